@@ -1,0 +1,1 @@
+"""The client of DAF: the daf_* functions and the daf command."""

@@ -1,0 +1,1 @@
+"""Policy packages and users' artifacts."""

@@ -1,0 +1,1 @@
+"""Evaluations: shards of episodes, leases and workers."""

@@ -1,0 +1,1 @@
+"""Sweeps, trials and pipelines: what runs next."""

@@ -1,0 +1,1 @@
+"""All numbers: metric series, episode results, summaries and comparisons."""
