@@ -1,0 +1,108 @@
+"""Fixtures that all test suites share: databases, clocks, ids."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from daf_common.clock import ManualClock
+from daf_common.ids import CountedIds
+from daf_common.migrations import upgrade
+from daf_common.store import Store
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def ids() -> CountedIds:
+    return CountedIds()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL: the one that DAF_TEST_POSTGRES_URL names, else one started from the machine's binaries, else one
+    in a container; else the tests that need it are skipped with the reason."""
+    if url := os.environ.get("DAF_TEST_POSTGRES_URL"):
+        yield url
+    elif binaries := _postgres_binaries():
+        yield from _local_postgres(binaries)
+    else:
+        yield from _container_postgres()
+
+
+def _postgres_binaries() -> Path | None:
+    candidates = [Path(found).resolve().parent] if (found := shutil.which("postgres")) else []
+    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((c for c in candidates if (c / "initdb").exists() and (c / "postgres").exists()), None)
+
+
+def _local_postgres(binaries: Path) -> Iterator[str]:
+    directory = Path(tempfile.mkdtemp(prefix="daf-pg-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        shutil.chown(directory, "nobody")
+        as_user = ["setpriv", "--reuid=nobody", "--clear-groups", "--inh-caps=-all"]
+    data = directory / "data"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": directory, "check": True}
+    subprocess.run([*as_user, binaries / "initdb", "-D", data, "-U", "daf", "-A", "trust", "-N"], **quiet)
+    options = f"-k {directory} -c listen_addresses='' -c fsync=off -c max_connections=200"
+    control = [*as_user, binaries / "pg_ctl", "-D", data, "-w"]
+    subprocess.run([*control, "-o", options, "-l", directory / "log", "start"], **quiet)
+    try:
+        yield f"postgresql+psycopg://daf@/postgres?host={directory}"
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _container_postgres() -> Iterator[str]:
+    try:
+        from testcontainers.community.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:15-bookworm", driver="psycopg") as container:
+            yield container.get_connection_url()
+    except Exception as error:  # no engine, no image: whatever the reason, it is the one to show
+        pytest.skip(f"no PostgreSQL: no URL in DAF_TEST_POSTGRES_URL, no binaries, no container ({error})")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database; tests that use it run once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/test.db"
+        return
+    server = sa.create_engine(request.getfixturevalue("postgres_url"), isolation_level="AUTOCOMMIT")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.url.set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
+
+
+@pytest.fixture
+def open_store(database_url: str) -> Iterator[Callable[[str, Path], Store]]:
+    """Opens a service's store with its migrations applied: `open_store("training", migrations_directory)`."""
+    stores = []
+
+    def open_(schema: str, migrations: Path) -> Store:
+        store = Store(database_url, schema)
+        stores.append(store)
+        upgrade(store, migrations)
+        return store
+
+    yield open_
+    for store in stores:
+        store.close()

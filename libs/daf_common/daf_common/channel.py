@@ -1,0 +1,139 @@
+"""Channels to services: deadlines, retries, request ids, and errors as `DafError`."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+from grpc.aio import ClientCallDetails, Metadata
+
+from daf_common.errors import DafError
+from daf_common.status import from_call
+
+DEADLINE_SECONDS = 30.0
+"""Deadline of calls that name none. Streams have none."""
+
+REQUEST_ID_KEY = "x-request-id"
+
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    (
+        # Every call of DAF is idempotent or carries a request id, so one that did not get through is sent again.
+        "grpc.service_config",
+        json.dumps(
+            {
+                "methodConfig": [
+                    {
+                        "name": [{}],
+                        "retryPolicy": {
+                            "maxAttempts": 4,
+                            "initialBackoff": "0.1s",
+                            "maxBackoff": "2s",
+                            "backoffMultiplier": 2,
+                            "retryableStatusCodes": ["UNAVAILABLE"],
+                        },
+                    }
+                ]
+            }
+        ),
+    ),
+)
+
+
+def connect(address: str, request_id: Callable[[], str] = lambda: "") -> grpc.aio.Channel:
+    """An asynchronous channel. Its calls raise `grpc.aio.AioRpcError`; wrap them in `raising` for `DafError`.
+
+    Args:
+        address: `unix:PATH` or `HOST:PORT`.
+        request_id: the id of the call on whose behalf calls are made; empty makes a new one a call.
+    """
+    return grpc.aio.insecure_channel(
+        address,
+        options=_OPTIONS,
+        interceptors=[_UnaryDefaults(request_id)],
+    )
+
+
+async def raising[T](call: Any) -> T:  # grpc.aio calls are awaitable, but the stubs do not share a type
+    """Awaits a call.
+
+    Raises:
+        DafError: what the server raised.
+    """
+    try:
+        answer: T = await call
+        return answer
+    except grpc.aio.AioRpcError as error:
+        raise from_call(error) from None
+
+
+async def streaming[T](call: Any) -> AsyncIterator[T]:
+    """Iterates over a streaming call.
+
+    Raises:
+        DafError: what the server raised.
+    """
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise from_call(error) from None
+
+
+def connect_blocking(address: str) -> grpc.Channel:
+    """A blocking channel for scripts and workers. Its calls raise `grpc.RpcError`; see `blocking_errors`."""
+    return grpc.intercept_channel(grpc.insecure_channel(address, options=_OPTIONS), _BlockingDefaults())
+
+
+class blocking_errors:  # noqa: N801 - reads as a statement: `with blocking_errors():`
+    """Turns `grpc.RpcError` into `DafError` for the calls in its block."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, grpc.RpcError):
+            raise from_call(error) from None
+
+
+def blocking_stream[T](call: Iterator[T]) -> Iterator[T]:
+    """Iterates over a blocking streaming call.
+
+    Raises:
+        DafError: what the server raised.
+    """
+    with blocking_errors():
+        yield from call
+
+
+class _UnaryDefaults(grpc.aio.UnaryUnaryClientInterceptor):
+    def __init__(self, request_id: Callable[[], str]) -> None:
+        self._request_id = request_id
+
+    async def intercept_unary_unary(self, continuation: Any, details: ClientCallDetails, request: Any) -> Any:
+        metadata = Metadata(*(details.metadata or ()))
+        metadata.add(REQUEST_ID_KEY, self._request_id() or uuid.uuid4().hex[:16])
+        timeout = DEADLINE_SECONDS if details.timeout is None else details.timeout
+        return await continuation(
+            ClientCallDetails(details.method, timeout, metadata, details.credentials, details.wait_for_ready), request
+        )
+
+
+class _BlockingDetails(grpc.ClientCallDetails):
+    def __init__(self, details: Any, timeout: float, metadata: list[tuple[str, str]]) -> None:
+        self.method, self.timeout, self.metadata = details.method, timeout, tuple(metadata)
+        self.credentials, self.wait_for_ready = details.credentials, details.wait_for_ready
+        self.compression = details.compression
+
+
+class _BlockingDefaults(grpc.UnaryUnaryClientInterceptor):
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        metadata = [*(details.metadata or ()), (REQUEST_ID_KEY, uuid.uuid4().hex[:16])]
+        timeout = DEADLINE_SECONDS if details.timeout is None else details.timeout
+        return continuation(_BlockingDetails(details, timeout, metadata), request)

@@ -1,0 +1,51 @@
+"""Settings from the environment, with defaults that suit a laptop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_home() -> Path:
+    """Where the state lives if `DAF_HOME` says nothing."""
+    return Path.home() / ".daf"
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs to know. Each field is read from the environment variable `DAF_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="DAF_", extra="ignore")
+
+    home: Path = Field(default_factory=default_home, description="directory of all state that is not in a server")
+    database_url: str = Field("", description="SQLAlchemy URL; empty means one SQLite file a service under home")
+    artifacts_url: str = Field("", description="where artifacts lie: file://, s3://, gs:// or az://; empty: under home")
+    listen: str = Field("", description="address to serve on: unix:PATH or HOST:PORT")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics and /healthz; 0 picks a free one")
+    log_format: str = Field("json", pattern="^(json|text)$", description="json or text")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    drain_seconds: float = Field(10.0, ge=0, description="how long running calls may take after SIGTERM")
+    scheduler_address: str = Field("", description="where the scheduler service is")
+    training_address: str = Field("", description="where the training service is")
+    evaluation_address: str = Field("", description="where the evaluation service is")
+    statistics_address: str = Field("", description="where the statistics service is")
+    deployment_address: str = Field("", description="where the deployment service is")
+
+    @model_validator(mode="after")
+    def _absolute_home(self) -> Self:
+        self.home = self.home.expanduser().absolute()
+        return self
+
+    def database(self, service: str) -> str:
+        """The URL of a service's database."""
+        if self.database_url:
+            return self.database_url
+        directory = self.home / "state"
+        directory.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{directory / service}.db"
+
+    def artifacts(self) -> str:
+        """The URL of the artifact store."""
+        return self.artifacts_url or (self.home / "artifacts").as_uri()

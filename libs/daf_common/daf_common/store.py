@@ -1,0 +1,269 @@
+"""A service's database: transactions that are plain functions, on SQLite or PostgreSQL.
+
+    def rename(tx: Transaction, id: str, title: str) -> None:
+        tx.execute(update(THINGS).where(THINGS.c.id == id).values(title=title))
+        tx.changed(THINGS, id)
+
+    await store.run(rename, "t-1", "better")
+
+A function may be run more than once (after a lost connection or a conflict), so it must have no effect outside the
+transaction. Retries, revisions, fences and crash points live here, in one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from daf_common.errors import Aborted, Unavailable
+from daf_common.faults import FAULTS, InjectedFault
+
+COMMON = sa.MetaData()
+"""Tables that every service has."""
+
+REVISION = sa.Table(
+    "revision", COMMON, sa.Column("id", sa.Integer, primary_key=True), sa.Column("value", sa.BigInteger)
+)
+"""One row: the number of the last transaction that changed something. Watches go by it."""
+
+TOMBSTONES = sa.Table(
+    "tombstones",
+    COMMON,
+    sa.Column("kind", sa.String(40), primary_key=True),
+    sa.Column("id", sa.String(120), primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+)
+"""What was deleted, so that watches can say so."""
+
+REQUESTS = sa.Table(
+    "requests",
+    COMMON,
+    sa.Column("method", sa.String(80), primary_key=True),
+    sa.Column("request_id", sa.String(120), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("resource", sa.String(200), nullable=False),
+    sa.Column("create_time", sa.DateTime(timezone=True), nullable=False, index=True),
+)
+"""Requests that were carried out: see `daf_common.requests`."""
+
+LEASES = sa.Table(
+    "leases",
+    COMMON,
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("holder", sa.String(80), nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+)
+"""Who leads: see `daf_common.leases`."""
+
+_ATTEMPTS = 6
+_TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "53300"}
+
+
+class Transaction:
+    """One transaction. Statements go through it; what it changes is stamped with the next revision at its end."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self.connection = connection
+        self._changed: dict[sa.Table, set[Any]] = {}
+        self._deleted: set[tuple[str, str]] = set()
+
+    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
+        """Runs one statement, once or for a list of parameter dictionaries."""
+        return self.connection.execute(statement, parameters)
+
+    def changed(self, table: sa.Table, *keys: Any) -> None:
+        """Says that rows have changed, by the values of the table's `key` (see `info`) or primary key column.
+
+        The table has a column `revision`, which the transaction sets.
+        """
+        self._changed.setdefault(table, set()).update(keys)
+
+    def deleted(self, kind: str, *ids: str) -> None:
+        """Says that resources are gone."""
+        self._deleted.update((kind, id) for id in ids)
+
+    @property
+    def writes(self) -> bool:
+        """Whether watches are to hear of this transaction."""
+        return bool(self._changed or self._deleted)
+
+    def stamp(self) -> None:
+        """Gives all that has changed the next revision. The counter's row is locked from here to the commit, so the
+        order of revisions is the order of commits."""
+        bump = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
+        revision = self.connection.execute(bump).scalar_one()
+        for table, keys in self._changed.items():
+            key = table.c[table.info.get("key") or next(iter(table.primary_key.columns)).name]
+            self.connection.execute(sa.update(table).where(key.in_(list(keys))).values(revision=revision))
+        for kind, id in self._deleted:
+            self.connection.execute(sa.delete(TOMBSTONES).where(TOMBSTONES.c.kind == kind, TOMBSTONES.c.id == id))
+            self.connection.execute(sa.insert(TOMBSTONES).values(kind=kind, id=id, revision=revision))
+
+
+class Store:
+    """One service's tables in one database."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        """Opens a database without connecting to it.
+
+        Args:
+            url: SQLAlchemy URL: `sqlite:///path` or `postgresql+psycopg://...`.
+            schema: the service's name. On PostgreSQL its tables lie in the schema of that name.
+        """
+        self.schema = schema
+        self.engine = _engine(url, schema)
+        self.dialect = self.engine.dialect.name
+        # SQLite has one writer at a time: a thread of its own queues writers without their spinning on the lock.
+        self._writers = ThreadPoolExecutor(1 if self.dialect == "sqlite" else 8, thread_name_prefix=f"{schema}-write")
+        self._readers = ThreadPoolExecutor(2 if self.dialect == "sqlite" else 8, thread_name_prefix=f"{schema}-read")
+        self._listeners: list[Callable[[], None]] = []
+        self.commits = 0
+        """Committed writing transactions, for benchmarks."""
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Calls a function, on the event loop, after each transaction here that changed rows."""
+        self._listeners.append(listener)
+
+    async def run[**P, T](
+        self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a writing transaction.
+
+        Raises:
+            Unavailable: the database cannot be reached or stays in conflict; nothing is known to be written.
+        """
+        loop = asyncio.get_running_loop()
+        changed, result = await loop.run_in_executor(
+            self._writers, lambda: self._attempts(True, lambda tx: function(tx, *args, **kwargs))
+        )
+        if changed:
+            for listener in self._listeners:
+                listener()
+        return result
+
+    async def read[**P, T](
+        self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a reading transaction: one consistent snapshot.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        loop = asyncio.get_running_loop()
+        _, result = await loop.run_in_executor(
+            self._readers, lambda: self._attempts(False, lambda tx: function(tx, *args, **kwargs))
+        )
+        return result
+
+    def _attempts[T](self, write: bool, function: Callable[[Transaction], T]) -> tuple[bool, T]:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._transaction(write, function)
+            except (DBAPIError, InjectedFault) as error:
+                if not _is_transient(error):
+                    raise
+                if attempt == _ATTEMPTS:
+                    raise Unavailable(
+                        f"the database of {self.schema} does not answer", retry_after_seconds=1.0
+                    ) from error
+                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _transaction[T](self, write: bool, function: Callable[[Transaction], T]) -> tuple[bool, T]:
+        name = f"{self.schema}.commit"
+        with self.engine.connect().execution_options(daf_write=write) as connection, connection.begin():
+            tx = Transaction(connection)
+            result = function(tx)
+            if tx.writes:
+                tx.stamp()
+            if write:
+                FAULTS.inject(f"{name}.before")
+                FAULTS.crash_point(f"{name}.before")
+        if write:
+            self.commits += 1
+            FAULTS.crash_point(f"{name}.after")
+        return tx.writes, result
+
+    def close(self) -> None:
+        """Waits for running transactions and closes all connections."""
+        self._writers.shutdown()
+        self._readers.shutdown()
+        self.engine.dispose()
+
+
+def create_common_tables(create_table: Callable[..., Any], execute: Callable[[sa.Executable], Any]) -> None:
+    """What the first migration of every service does; takes Alembic's `op.create_table` and `op.execute`."""
+    for table in COMMON.tables.values():
+        create_table(table.name, *(column._copy() for column in table.columns))
+    execute(sa.insert(REVISION).values(id=1, value=0))
+
+
+def revision_column() -> sa.Column[int]:
+    """The column by which a table's rows are watched; the store sets it."""
+    return sa.Column("revision", sa.BigInteger, nullable=False, index=True, server_default="0")
+
+
+def insert_or_ignore(store_dialect: str, table: sa.Table, rows: Iterable[dict[str, Any]]) -> sa.Executable:
+    """An insert that leaves rows alone whose key is there; its row count says how many were new."""
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    insert = postgresql.insert if store_dialect == "postgresql" else sqlite.insert
+    return insert(table).values(list(rows)).on_conflict_do_nothing()
+
+
+def check_fence(tx: Transaction, name: str, fence: int) -> None:
+    """Refuses to write for a leader that has been overtaken.
+
+    Raises:
+        Aborted: the lease has another fence by now.
+    """
+    current = tx.execute(sa.select(LEASES.c.fence).where(LEASES.c.name == name)).scalar()
+    if current != fence:
+        raise Aborted(f"the lease {name} was taken over", reason="STALE_FENCE")
+
+
+def _engine(url: str, schema: str) -> sa.Engine:
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = sa.create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # transactions are begun below, not by the driver
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @sa.event.listens_for(engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            write = connection.get_execution_options().get("daf_write", True)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+        return engine
+    return sa.create_engine(
+        parsed,
+        pool_size=16,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"options": f"-csearch_path={schema}", "connect_timeout": 10},
+    )
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, InjectedFault):
+        return True
+    if isinstance(error, IntegrityError) or not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return bool(
+        error.connection_invalidated
+        or state in _TRANSIENT_SQLSTATES
+        or (state is None and ("locked" in str(error.orig) or "connection" in str(error.orig).lower()))
+    )

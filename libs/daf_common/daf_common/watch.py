@@ -1,0 +1,99 @@
+"""Watches: streams of what has changed since a cursor, by revision."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from daf_common import pages
+from daf_common.store import REVISION, TOMBSTONES, Store, Transaction
+
+POLL_SECONDS = 1.0
+"""How late a change that another replica made is seen."""
+
+
+class Changes[T]:
+    """What a watch yields: resources in their newest state, ids that are gone, and where to go on."""
+
+    def __init__(self, rows: Sequence[T], deleted: Sequence[str], cursor: str) -> None:
+        self.rows = rows
+        self.deleted = deleted
+        self.cursor = cursor
+
+
+class Watcher:
+    """Wakes the watches of one service. One poller serves them all, and changes made here wake them at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wake = asyncio.Event()
+        self._poller: asyncio.Task[None] | None = None
+        store.on_change(self._notify)
+
+    def start(self) -> None:
+        """Begins to look for changes that other replicas make."""
+        self._poller = asyncio.create_task(self._poll(), name=f"{self._store.schema}-watch")
+
+    async def stop(self) -> None:
+        """Stops looking."""
+        if self._poller:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+
+    async def changes[T](
+        self, scope: str, kind: str, read: Callable[[Transaction, int], Sequence[T]], cursor: str
+    ) -> AsyncIterator[Changes[T]]:
+        """Yields what has changed, for ever; first the present state unless the cursor says where to go on.
+
+        Args:
+            scope: the method and its filter: a cursor is good for this scope only.
+            kind: the kind of resource, as in `Transaction.deleted`.
+            read: reads the rows whose revision is greater than the given one.
+            cursor: where an earlier watch was; empty for the start.
+
+        Raises:
+            InvalidArgument: the cursor is of another watch.
+        """
+        position = pages.decode(scope, cursor, field="cursor")
+        revision = int(position[0]) if position else -1
+        while True:
+            wake = self._wake
+            current, rows, gone = await self._store.read(_read_changes, kind, read, revision)
+            if current > revision and (rows or gone or revision < 0):
+                yield Changes(rows, gone if revision >= 0 else (), pages.encode(scope, current))
+            revision = max(revision, current)
+            await wake.wait()
+
+    def _notify(self) -> None:
+        self._wake.set()
+        self._wake = asyncio.Event()
+
+    async def _poll(self) -> None:
+        seen = -1
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                current = await self._store.read(_revision)
+            except Exception:  # the database is away: watches go on when it is back
+                continue
+            if current != seen:
+                seen = current
+                self._notify()
+
+
+def _revision(tx: Transaction) -> int:
+    return int(tx.execute(sa.select(REVISION.c.value)).scalar_one())
+
+
+def _read_changes[T](
+    tx: Transaction, kind: str, read: Callable[[Transaction, int], Sequence[T]], revision: int
+) -> tuple[int, Sequence[T], list[str]]:
+    # The counter is read first: under READ COMMITTED, rows committed meanwhile are then seen twice, never lost.
+    current = _revision(tx)
+    if current <= revision:
+        return current, (), []
+    gone: Any = sa.select(TOMBSTONES.c.id).where(TOMBSTONES.c.kind == kind, TOMBSTONES.c.revision > revision)
+    return current, read(tx, revision), list(tx.execute(gone).scalars())

@@ -1,0 +1,148 @@
+"""The store on SQLite and on PostgreSQL: transactions, revisions, watches, requests, leases."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+import sqlalchemy as sa
+from daf_common.clock import ManualClock
+from daf_common.errors import Aborted, AlreadyExists, InvalidArgument
+from daf_common.leases import Leader
+from daf_common.requests import once
+from daf_common.store import COMMON, REVISION, Store, Transaction, check_fence, revision_column
+from daf_common.watch import Watcher
+from daf_protos.training.v1.training_service_pb2 import CreateTrainingJobRequest
+
+TABLES = sa.MetaData()
+THINGS = sa.Table("things", TABLES, sa.Column("id", sa.String, primary_key=True), revision_column())
+
+
+def add(tx: Transaction, id: str) -> str:
+    tx.execute(sa.insert(THINGS).values(id=id))
+    tx.changed(THINGS, id)
+    return id
+
+
+def ids_after(tx: Transaction, revision: int) -> list[str]:
+    query = sa.select(THINGS.c.id).where(THINGS.c.revision > revision).order_by(THINGS.c.revision)
+    return list(tx.execute(query).scalars())
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[Store]:
+    store = Store(database_url, "public")
+    with store.engine.begin() as connection:
+        COMMON.create_all(connection)
+        TABLES.create_all(connection)
+        connection.execute(sa.insert(REVISION).values(id=1, value=0))
+    yield store
+    store.close()
+
+
+async def test_a_failed_transaction_writes_nothing(store: Store) -> None:
+    def fails(tx: Transaction) -> None:
+        add(tx, "a")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await store.run(fails)
+    assert await store.read(ids_after, -1) == []
+
+
+async def test_a_watch_shows_the_present_state_then_each_change_and_resumes_at_a_cursor(store: Store) -> None:
+    watcher = Watcher(store)
+    await store.run(add, "a")
+    changes = watcher.changes("things", "thing", ids_after, "")
+
+    first = await anext(changes)
+    await store.run(add, "b")
+    second = await asyncio.wait_for(anext(changes), 5)
+    resumed = await anext(watcher.changes("things", "thing", ids_after, first.cursor))
+
+    assert (first.rows, second.rows, resumed.rows) == (["a"], ["b"], ["b"])
+
+
+async def test_a_watch_refuses_the_cursor_of_another(store: Store) -> None:
+    watcher = Watcher(store)
+    first = await anext(watcher.changes("things", "thing", ids_after, ""))
+    with pytest.raises(InvalidArgument, match="cursor"):
+        await anext(watcher.changes("others", "thing", ids_after, first.cursor))
+
+
+async def test_a_watch_says_what_was_deleted(store: Store) -> None:
+    def delete(tx: Transaction) -> None:
+        tx.execute(sa.delete(THINGS))
+        tx.deleted("thing", "a")
+
+    watcher = Watcher(store)
+    await store.run(add, "a")
+    changes = watcher.changes("things", "thing", ids_after, "")
+    await anext(changes)
+    await store.run(delete)
+    assert (await asyncio.wait_for(anext(changes), 5)).deleted == ["a"]
+
+
+async def test_a_slow_writer_is_not_lost_between_two_reads_of_a_watch(database_url: str, store: Store) -> None:
+    """Two writers at once: the one that began first commits last. A watch that read in between still sees it."""
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    other = Store(database_url, "public")
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        add(tx, "slow")
+        began.set()
+        assert go_on.wait(10)
+
+    watcher = Watcher(store)
+    slow_write = asyncio.create_task(other.run(slow))
+    await asyncio.to_thread(began.wait, 10)
+    await store.run(add, "fast")
+    changes = watcher.changes("things", "thing", ids_after, "")
+    assert (await anext(changes)).rows == ["fast"]
+    go_on.set()
+    await slow_write
+    watcher.start()  # the other store is another replica, so only polling sees it
+    assert (await asyncio.wait_for(anext(changes), 10)).rows == ["slow"]
+    await watcher.stop()
+    other.close()
+
+
+async def test_the_same_request_a_hundred_times_creates_once(store: Store, clock: ManualClock) -> None:
+    request = CreateTrainingJobRequest(request_id="r", job_id="j")
+
+    def create(tx: Transaction) -> str:
+        return once(tx, "CreateTrainingJob", "r", request, clock.now(), lambda: add(tx, "j"))
+
+    names = await asyncio.gather(*(store.run(create) for _ in range(100)), return_exceptions=True)
+
+    assert set(names) <= {"j"} | {n for n in names if isinstance(n, Exception)}
+    assert await store.read(ids_after, -1) == ["j"]
+
+
+async def test_a_request_id_with_another_body_is_refused(store: Store, clock: ManualClock) -> None:
+    def create(tx: Transaction, job: str) -> str:
+        request = CreateTrainingJobRequest(request_id="r", job_id=job)
+        return once(tx, "CreateTrainingJob", "r", request, clock.now(), lambda: add(tx, job))
+
+    await store.run(create, "a")
+    with pytest.raises(AlreadyExists, match="choose a new one"):
+        await store.run(create, "b")
+
+
+async def test_only_one_of_two_leaders_leads_until_it_stands_still(store: Store, clock: ManualClock) -> None:
+    first, second = (Leader(store, "scheduler", holder, clock, 10) for holder in ("a", "b"))
+
+    assert await first.attempt() == 1
+    assert await second.attempt() is None
+    clock.jump(3600)  # a wall clock that jumps steals no lease
+    assert await second.attempt() is None
+    clock.advance(11)
+    assert await second.attempt() == 2
+
+    with pytest.raises(Aborted):
+        await store.run(check_fence, "scheduler", 1)
+    await store.run(check_fence, "scheduler", 2)
