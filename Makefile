@@ -1,0 +1,64 @@
+# `make help` lists the targets. Nothing but Python 3.12 and make is needed: uv gets a virtual environment of its own.
+
+PYTHON ?= python3.12
+UV := .uv/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS = never
+SOURCES := libs services tests benchmarks scripts conftest.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test chaos bench lint format proto proto-check catalog catalog-check clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: setup ## Run the example sweep on this machine, from training to the held-out score
+	@$(BIN)/python -m daf.cli.main sweep run examples/sweep_config.yaml
+
+test: setup ## Run the whole test-suite
+	$(BIN)/pytest -m "not chaos"
+
+chaos: setup ## Run all fault-injection tests, many seeds
+	$(BIN)/pytest tests/chaos -m "chaos or not chaos" -v
+
+bench: setup ## Print every benchmark beside its peer
+	$(BIN)/python -m benchmarks
+
+lint: setup proto-check catalog-check ## Check style, types, boundaries and generated code
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd proto && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+
+format: setup ## Format the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+	cd proto && ../$(BIN)/buf format --write
+
+proto: setup ## Generate libs/daf_protos from proto/
+	$(BIN)/python scripts/generate_protos.py
+
+proto-check: setup
+	$(BIN)/python scripts/generate_protos.py --check
+
+catalog: setup ## Generate the catalogue of missions, policies and statistics from the installed cogames
+	$(BIN)/python -m daf_cogames.catalog_build
+
+catalog-check: setup
+	$(BIN)/python -m daf_cogames.catalog_build --check
+
+setup: .venv/.synced ## Install everything into .venv
+
+.venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml) | $(UV)
+	$(UV) sync --quiet --locked --all-packages --python $(PYTHON)
+	@touch $@
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' || \
+	    { echo "Python 3.12 is needed: say where it is with make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip --quiet install "uv>=0.9,<1"
+
+clean: ## Delete the environment and all caches
+	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
