@@ -1,0 +1,140 @@
+"""Checkpoint files: written whole or not at all, read without running anything they contain."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+SHOWN_DIFFERENCES = 8
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that is complete on the disk. sha256: hexadecimal; size: bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """The weights after an update, and what is needed to go on training from there.
+
+    weights: a state_dict of CPU tensors, all finite, that cogames loads as the `data` of a policy; trainer_state: the
+    optimizer, the counters and the random state; agent_steps: taken by all agents of all environments since the start;
+    metrics: the last ones reported before.
+    """
+
+    weights: StoredFile
+    trainer_state: StoredFile
+    update: int
+    agent_steps: int
+    metrics: Mapping[str, float]
+
+
+class WeightsError(ValueError):
+    """A file that holds no weights for this network; the message says what is wrong with it."""
+
+
+def save(value: object, path: Path) -> StoredFile:
+    """Write what `torch.load(weights_only=True)` reads back. After an error (OSError, say for a full disk) or a crash,
+    `path` is what it was before."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    content = buffer.getbuffer()
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+    return StoredFile(path, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def load_weights(path: Path, network: nn.Module) -> None:
+    """Put the weights of a file, saved on any device, into a network. Raises WeightsError, and then changes nothing."""
+    weights = _read(path)
+    differences = _differences(network.state_dict(), weights)
+    if differences:
+        shown = "\n".join(f"  {line}" for line in differences[:SHOWN_DIFFERENCES])
+        more = len(differences) - SHOWN_DIFFERENCES
+        rest = f"\n  and {more} more" if more > 0 else ""
+        raise WeightsError(f"{path.name} does not fit the network {type(network).__name__}:\n{shown}{rest}")
+    broken = nonfinite_tensors(weights)
+    if broken:
+        raise WeightsError(f"{path.name} has values that are not finite in {', '.join(broken)}")
+    network.load_state_dict(weights)
+
+
+def nonfinite_tensors(weights: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """The names of the tensors with a NaN or an infinity in them."""
+    return tuple(name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all()))
+
+
+def random_state(device: torch.device) -> dict[str, object]:
+    """The state of the global generators (and of the device's), in types that `torch.load(weights_only=True)` reads."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: dict[str, object] = {
+        "python": (version, internal, gauss),
+        "numpy": (name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no file {path.name}") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path.name} is not a file of weights, or one that would run code when loaded") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:  # what torch raises for parts of a file
+        raise WeightsError(f"{path.name} is empty, cut off or damaged") from error
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise WeightsError(f"{path.name} is not a state_dict: it must map names to tensors")
+    return weights
+
+
+def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    """One line for each tensor that is missing, unknown or of another shape."""
+    lines = []
+    for name, tensor in wanted.items():
+        if name not in found:
+            lines.append(f"{name}: missing from the file, {list(tensor.shape)} in the network")
+        elif found[name].shape != tensor.shape:
+            lines.append(f"{name}: {list(found[name].shape)} in the file, {list(tensor.shape)} in the network")
+    lines.extend(
+        f"{name}: {list(tensor.shape)} in the file, not in the network"
+        for name, tensor in found.items()
+        if name not in wanted
+    )
+    return lines
+
+
+def _sync_directory(directory: Path) -> None:
+    """Without this, a rename can be lost in a power cut though the file's content is on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

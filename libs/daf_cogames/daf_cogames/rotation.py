@@ -1,0 +1,55 @@
+"""Training on several missions at once: environment i plays mission i modulo their number.
+
+cogames asks for a mission once and gives that one to all environments, however many it was told of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mettagrid import MettaGridConfig, PufferMettaGridEnv
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+
+from daf_cogames.missions import Mission, MissionError
+from daf_cogames.trainer import cogames_train
+
+_SAME: Mapping[str, Callable[[PolicyEnvInterface], object]] = {
+    "number of agents": lambda environment: environment.num_agents,
+    "observation shape": lambda environment: environment.observation_shape,
+    "actions": lambda environment: environment.action_names,
+    "vibe actions": lambda environment: environment.vibe_action_names,
+    "observation features": lambda environment: [feature.name for feature in environment.obs_features],
+    "object tags": lambda environment: environment.tags,
+}
+
+
+class RotatingEnvironments(cogames_train._EnvCreator):
+    """Makes environment number `seed` (so cogames numbers them, from 0) on the mission whose turn it is."""
+
+    def __init__(self, configs: Sequence[MettaGridConfig], *args: Any) -> None:
+        super().__init__(*args)
+        self._configs = configs
+
+    def __call__(
+        self, cfg: MettaGridConfig | None = None, buf: Any = None, seed: int | None = None
+    ) -> PufferMettaGridEnv:
+        return super().__call__(self._configs[(seed or 0) % len(self._configs)], buf, seed)
+
+
+def check_interchangeable(missions: Sequence[Mission], configs: Sequence[MettaGridConfig]) -> None:
+    """Raise MissionError unless one policy can play them all: the same agents, actions and observations."""
+    first, *others = (PolicyEnvInterface.from_mg_cfg(config) for config in configs)
+    for mission, other in zip(missions[1:], others, strict=True):
+        for what, value in _SAME.items():
+            if value(other) != value(first):
+                raise MissionError(
+                    "name",
+                    f"{mission.name} cannot be trained on together with {missions[0].name}: "
+                    f"the {what} differ ({_short(value(other))} and {_short(value(first))})",
+                )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
