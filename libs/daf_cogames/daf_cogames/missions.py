@@ -1,7 +1,7 @@
 """Missions: what an episode is played on, and how cogames builds its environment.
 
-A `MettaGridConfig` does not survive JSON (a statistic comes out with another value), so what travels between processes is
-a `Mission`: names and numbers, from which every process builds the same config again.
+A `MettaGridConfig` does not survive JSON (a statistic comes out with another value), so what travels between
+processes is a `Mission`: names and numbers, from which every process builds the same config again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PARAMETRIZED_VARIANT = "objective_mine:"
 class Mission:
     """A mission of cogames and how it is changed. What is None keeps the mission's own value.
 
-    name: the full name, `site.mission`; variants: applied in this order; cogs: the number of agents; max_steps: the length
-    of an episode in environment steps; difficulty: one of DIFFICULTIES; map_seed: the same map in every episode (without
-    it, the seed of an episode chooses its map).
+    name: the full name, `site.mission`; variants: applied in this order; cogs: the number of agents; max_steps: the
+    length of an episode in environment steps; difficulty: one of DIFFICULTIES; map_seed: the same map in every
+    episode (without it, the seed of an episode chooses its map).
     """
 
     name: str
@@ -41,7 +41,7 @@ class Mission:
 
 
 class MissionError(ValueError):
-    """A mission that cannot be built, and the field of `Mission` to blame: `name` where the mission itself is broken."""
+    """A mission that cannot be built, and the field of `Mission` to blame (`name`: the mission itself)."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -52,8 +52,8 @@ class MissionError(ValueError):
 def build_mission(mission: Mission) -> MettaGridConfig:
     """The environment of a mission, exactly as cogames builds it.
 
-    One simulation is made and thrown away (0.1 s on most maps, 6 s on the largest), since whether a map holds the agents
-    shows only there. Raises MissionError.
+    One simulation is made and thrown away (0.1 s on most maps, 6 s on the largest), since whether a map holds the
+    agents shows only there. Raises MissionError.
     """
     _check_numbers(mission)
     check_name(mission.name, "name", mission_names(), "mission")
@@ -72,7 +72,7 @@ def build_mission(mission: Mission) -> MettaGridConfig:
 
 @functools.cache
 def mission_names() -> tuple[str, ...]:
-    """Every mission that may be named, sorted: a name is looked up here, never opened as a file or matched as a pattern."""
+    """Every mission that may be named, sorted. A name is looked up here, never opened as a file or a pattern."""
     from cogames.cli.mission import get_all_eval_missions, get_all_missions
 
     return tuple(sorted({*get_all_missions(), *get_all_eval_missions(), *_cogsguard_evals()}))

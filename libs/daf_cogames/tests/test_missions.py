@@ -6,7 +6,6 @@ import pickle
 
 import pytest
 from cogames.cli.mission import get_mission
-
 from daf_cogames import missions
 from daf_cogames.missions import Mission, MissionError, build_mission, find_mission, mission_names
 
@@ -79,7 +78,7 @@ def test_a_map_seed_fixes_the_map() -> None:
         (Mission(ARENA, max_steps=-5), "max_steps", "at least 1"),
         (Mission(ARENA, difficulty="Hard"), "difficulty", "did you mean 'hard'?"),
         (Mission(ARENA, map_seed=-1), "map_seed", "between 0"),
-        (Mission("training_facility.easy_hearts_training", cogs=4), "name", "does not build with 4 agents: Unknown object"),
+        (Mission("training_facility.easy_hearts_training", cogs=4), "name", "does not build with 4 agents: Unknown"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_built_says_which_field_and_why(mission: Mission, field: str, message: str) -> None:

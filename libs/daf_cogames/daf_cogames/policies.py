@@ -1,0 +1,144 @@
+"""Policies: from a name, arguments and weights to an object that plays.
+
+cogames' loader calls whatever the class path names and lets a `**kwargs` constructor swallow a misspelt argument.
+Here a class is checked before it is called, and only arguments that its constructor names are passed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mettagrid.policy.loader import discover_and_register_policies, initialize_or_load_policy
+from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy, PolicySpec
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from mettagrid.policy.policy_registry import get_policy_registry
+from mettagrid.util.module import load_symbol
+
+from daf_cogames.arguments import Argument, Parameter, argument_problem
+from daf_cogames.code import shadowed_module
+from daf_cogames.suggestions import did_you_mean
+
+# What the loader itself passes; never an argument of the user.
+LOADER_PARAMETERS = ("policy_env_info", "device")
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Where a policy comes from.
+
+    class_path: `module.Class`, or a short name of cogames; arguments: for its constructor, by name; weights: a file
+    for its `load_policy_data`; code: a directory with the user's own modules (see `daf_cogames.code`), which must be
+    on the path.
+    """
+
+    class_path: str
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    weights: Path | None = None
+    code: Path | None = None
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be used; `field` is `class_path`, `arguments.<name>` or `weights`."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+def load_policy(source: PolicySource, environment: PolicyEnvInterface, device: str = "cpu") -> MultiAgentPolicy:
+    """The policy, built by mettagrid's own loader after the checks. Raises PolicyError, whoever's code failed."""
+    policy_class = load_policy_class(source)
+    check_arguments(policy_class, source.arguments)
+    arguments: dict[str, Any] = dict(source.arguments)
+    if "device" in _signature(policy_class).parameters:
+        arguments["device"] = device
+    class_path = f"{policy_class.__module__}.{policy_class.__qualname__}"
+
+    try:
+        policy = initialize_or_load_policy(environment, PolicySpec(class_path=class_path, init_kwargs=arguments))
+    except (Exception, SystemExit) as error:
+        raise PolicyError("class_path", f"{class_path} could not be constructed: {last_line(error)}") from error
+    if source.weights is not None:
+        try:
+            policy.load_policy_data(str(source.weights))
+        except (Exception, SystemExit) as error:
+            message = f"{class_path} could not load the weights {source.weights.name}: {last_line(error)}"
+            raise PolicyError("weights", message) from error
+    return policy
+
+
+def load_policy_class(source: PolicySource) -> type[MultiAgentPolicy]:
+    """The class that a source names, checked to be a policy without calling it. Raises PolicyError."""
+    class_path = _full_class_path(source.class_path)
+    if source.code is not None and (owner := shadowed_module(class_path, source.code)) is not None:
+        module = class_path.partition(".")[0]
+        raise PolicyError("class_path", f"your module {module!r} has the name of {owner}; rename it")
+    try:
+        symbol = load_symbol(class_path)
+    except (Exception, SystemExit) as error:  # importing a user's module runs the user's code
+        raise PolicyError("class_path", f"cannot import {class_path!r}: {last_line(error)}") from error
+    if not inspect.isclass(symbol):
+        raise PolicyError("class_path", f"{class_path} is not a class but a {type(symbol).__name__}")
+    if issubclass(symbol, AgentPolicy):
+        message = f"{class_path} is an AgentPolicy; name the MultiAgentPolicy whose agent_policy() returns it"
+        raise PolicyError("class_path", message)
+    if not issubclass(symbol, MultiAgentPolicy):
+        raise PolicyError("class_path", f"{class_path} is not a mettagrid MultiAgentPolicy")
+    return symbol
+
+
+def named_parameters(policy_class: type[MultiAgentPolicy]) -> tuple[Parameter, ...]:
+    """What a user may set: the constructor's named parameters, without those that the loader passes."""
+    return tuple(
+        Parameter(
+            name=parameter.name,
+            type=_type_name(parameter),
+            default=parameter.default if isinstance(parameter.default, Argument) else None,
+            required=parameter.default is inspect.Parameter.empty,
+        )
+        for parameter in _signature(policy_class).parameters.values()
+        if parameter.name not in ("self", *LOADER_PARAMETERS)
+        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    )
+
+
+def check_arguments(policy_class: type[MultiAgentPolicy], arguments: Mapping[str, Argument]) -> None:
+    """Raise PolicyError for the first argument that the constructor does not name, or of the wrong type."""
+    problem = argument_problem(policy_class.__name__, named_parameters(policy_class), arguments)
+    if problem is not None:
+        raise PolicyError(*problem)
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's traceback, such as `RuntimeError: out of luck`, at most 500 characters."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+
+
+def _full_class_path(name: str) -> str:
+
+    if "." in name:
+        return name
+    discover_and_register_policies()
+    registry = get_policy_registry()
+    if name not in registry:
+        raise PolicyError("class_path", f"unknown policy {name[:100]!r}{did_you_mean(name, sorted(registry))}")
+    return registry[name]
+
+
+def _signature(policy_class: type[MultiAgentPolicy]) -> inspect.Signature:
+    return inspect.signature(policy_class.__init__)
+
+
+def _type_name(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    if annotation is not inspect.Parameter.empty:
+        return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    if isinstance(parameter.default, Argument):
+        return type(parameter.default).__name__
+    return ""

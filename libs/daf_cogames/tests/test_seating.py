@@ -1,0 +1,70 @@
+"""The plan is cogames' own: its shuffle, its seeds, its rounding of proportions."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+from daf_cogames.seating import EpisodePlan, plan_episodes, seat_counts, seats_from_proportions
+from metta_alo.scoring import allocate_counts
+
+
+def test_a_plan_is_the_same_whenever_it_is_made() -> None:
+    plans = plan_episodes((0, 0, 1, 1), episodes=3, seed=42)
+
+    assert plans == plan_episodes([0, 0, 1, 1], episodes=3, seed=42)
+    assert [plan.seed for plan in plans] == [42, 43, 44]
+    assert all(sorted(plan.seats) == [0, 0, 1, 1] for plan in plans)
+    assert len({plan.seats for plan in plan_episodes((0, 0, 1, 1), episodes=30, seed=42)}) > 1
+
+
+def test_a_longer_plan_starts_with_the_shorter_one() -> None:
+    assert plan_episodes((0, 1, 2), episodes=20, seed=7)[:5] == plan_episodes((0, 1, 2), episodes=5, seed=7)
+
+
+def test_one_policy_takes_every_seat() -> None:
+    assert plan_episodes((0, 0), episodes=1, seed=0) == [EpisodePlan(index=0, seed=0, seats=(0, 0))]
+
+
+def test_counts_equal_those_of_cogames() -> None:
+    generator = random.Random(0)
+    for _ in range(2000):
+        agents = generator.randint(1, 24)
+        proportions = [
+            generator.choice([0.0, 1.0, 0.1, 1 / 3, generator.random()]) for _ in range(generator.randint(1, 6))
+        ]
+        if sum(proportions) > 0:
+            assert seat_counts(agents, proportions) == allocate_counts(agents, proportions)
+
+
+def test_seats_are_runs_of_agents() -> None:
+    assert seats_from_proportions(4, [1, 3]) == (0, 1, 1, 1)
+    assert seats_from_proportions(4, [1, 0, 1]) == (0, 0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "proportions", [[], [0.0, 0.0], [-1.0, 2.0], [float("nan")], [float("inf"), 1.0], [1e308, 1e308]]
+)
+def test_proportions_that_mean_nothing_are_refused(proportions: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"propor|policy"):
+        seat_counts(4, proportions)
+
+
+@pytest.mark.parametrize(("episodes", "seed"), [(0, 1), (-1, 1), (1, -1), (2, 2**32 - 1), (1, 2**40)])
+def test_plans_outside_the_range_of_seeds_are_refused(episodes: int, seed: int) -> None:
+    with pytest.raises(ValueError, match=r"episodes must|seeds"):
+        plan_episodes((0,), episodes, seed)
+
+
+def test_the_last_seeds_can_be_used() -> None:
+    assert plan_episodes((0,), episodes=2, seed=2**32 - 2)[-1].seed == 2**32 - 1
+
+
+def test_services_can_plan_without_cogames() -> None:
+    code = (
+        "import sys, daf_cogames.seating, daf_cogames.digests, daf_cogames.missions, daf_cogames.arguments\n"
+        "assert not {'torch', 'cogames', 'mettagrid', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
