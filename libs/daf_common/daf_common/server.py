@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from daf_common.channel import REQUEST_ID_KEY
-from daf_common.errors import DafError, Internal, InvalidArgument, Unavailable
+from daf_common.errors import DafError, Internal, InvalidArgument, Unavailable, Unimplemented
 from daf_common.faults import FAULTS, InjectedFault
 from daf_common.status import to_status
 from daf_common.telemetry import REQUEST_ID, RPC_SECONDS
@@ -65,6 +65,9 @@ def errors(call: Call) -> Any:
     except InjectedFault as fault:
         call.code = Unavailable.code
         raise Unavailable(f"injected: {fault}") from fault
+    except NotImplementedError as error:  # what the generated base class raises
+        call.code = Unimplemented.code
+        raise Unimplemented(f"{call.method.rpartition('/')[2]} is not built yet") from error
     except Exception as error:
         call.code = Internal.code
         log.exception("%s failed", call.method)
