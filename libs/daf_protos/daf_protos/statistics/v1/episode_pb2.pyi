@@ -62,6 +62,8 @@ class Episode(_message.Message):
     WALL_SECONDS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    MISSION_FIELD_NUMBER: _builtins.int
+    MAP_DIGEST_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """Resource name of the evaluation."""
     scenario: _builtins.int
@@ -80,6 +82,12 @@ class Episode(_message.Message):
     """Wall time in seconds."""
     worker: _builtins.str
     """Which worker ran it."""
+    mission: _builtins.str
+    """The mission with all that changes it, as a text that is equal for equal missions. Comparisons pair by it."""
+    map_digest: _builtins.str
+    """SHA-256 of the map that was played; empty where it is not known. Episodes on the same map that are equal in seats,
+    steps, rewards and all statistics are copies of one another.
+    """
     @_builtins.property
     def seats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For every seat (agent) the number of the policy in the evaluation that sits there."""
@@ -106,7 +114,9 @@ class Episode(_message.Message):
 
     @_builtins.property
     def forfeits(self) -> _containers.RepeatedCompositeFieldContainer[_failure_pb2.Failure]:
-        """Policies that could not play, each with the reason; their seats' rewards do not count."""
+        """Policies that could not play, each with the reason; `subject` is the policy's number in the evaluation, in decimal
+        digits. The episode does not count for them. Nor does it for a policy with a seat whose reward is not finite.
+        """
 
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -132,10 +142,12 @@ class Episode(_message.Message):
         wall_seconds: _builtins.float = ...,
         worker: _builtins.str = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        mission: _builtins.str = ...,
+        map_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["average_game_statistics", b"average_game_statistics", "game_statistics", b"game_statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_timeouts", b"action_timeouts", "agent_statistics", b"agent_statistics", "average_game_statistics", b"average_game_statistics", "digest", b"digest", "evaluation", b"evaluation", "forfeits", b"forfeits", "game_statistics", b"game_statistics", "index", b"index", "max_steps", b"max_steps", "rewards", b"rewards", "scenario", b"scenario", "seats", b"seats", "seed", b"seed", "steps", b"steps", "versions", b"versions", "wall_seconds", b"wall_seconds", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_timeouts", b"action_timeouts", "agent_statistics", b"agent_statistics", "average_game_statistics", b"average_game_statistics", "digest", b"digest", "evaluation", b"evaluation", "forfeits", b"forfeits", "game_statistics", b"game_statistics", "index", b"index", "map_digest", b"map_digest", "max_steps", b"max_steps", "mission", b"mission", "rewards", b"rewards", "scenario", b"scenario", "seats", b"seats", "seed", b"seed", "steps", b"steps", "versions", b"versions", "wall_seconds", b"wall_seconds", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -188,9 +188,9 @@ class ReadMetricsRequest(_message.Message):
     source: _builtins.str
     """Resource name of what was measured."""
     after_step: _builtins.int
-    """Only steps after this one."""
+    """Only steps after this one; unset means from the first."""
     max_points: _builtins.int
-    """At most this many points of each metric, evenly thinned; 0 means all."""
+    """At most this many points of each metric, evenly thinned, the last always among them; 0 means all."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the metrics; empty means all."""
@@ -200,14 +200,16 @@ class ReadMetricsRequest(_message.Message):
         *,
         source: _builtins.str = ...,
         metrics: _abc.Iterable[_builtins.str] | None = ...,
-        after_step: _builtins.int = ...,
+        after_step: _builtins.int | None = ...,
         max_points: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_step", b"after_step", "max_points", b"max_points", "metrics", b"metrics", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "max_points", b"max_points", "metrics", b"metrics", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__after_step: _TypeAlias = _typing.Literal["after_step"]  # noqa: Y015
+    _WhichOneofArgType__after_step: _TypeAlias = _typing.Literal["_after_step", b"_after_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_step) -> _WhichOneofReturnType__after_step | None: ...
 
 Global___ReadMetricsRequest: _TypeAlias = ReadMetricsRequest  # noqa: Y015
 
@@ -489,6 +491,7 @@ class PolicySummary(_message.Message):
     INTERVAL_LOW_FIELD_NUMBER: _builtins.int
     INTERVAL_HIGH_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
     policy: _builtins.int
     """Number of the policy in the evaluation."""
     episodes: _builtins.int
@@ -498,14 +501,16 @@ class PolicySummary(_message.Message):
     mean: _builtins.float
     """Mean over the episodes; unset without episodes."""
     standard_error: _builtins.float
-    """Standard error of the mean; unset below two episodes."""
+    """Standard error of the mean; unset below two episodes that are no copies of others."""
     interval_low: _builtins.float
     """Ends of the 95 % interval of the mean; unset where none can be computed."""
     interval_high: _builtins.float
     """See `interval_low`."""
+    copies: _builtins.int
+    """How many of `episodes` are copies of others; they do not narrow the interval."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The value of every episode, by scenario and index."""
+        """The value of every episode that counts, by scenario and index."""
 
     def __init__(
         self,
@@ -518,10 +523,11 @@ class PolicySummary(_message.Message):
         interval_low: _builtins.float | None = ...,
         interval_high: _builtins.float | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        copies: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "episodes", b"episodes", "forfeits", b"forfeits", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "policy", b"policy", "standard_error", b"standard_error", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "copies", b"copies", "episodes", b"episodes", "forfeits", b"forfeits", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "policy", b"policy", "standard_error", b"standard_error", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval_high: _TypeAlias = _typing.Literal["interval_high"]  # noqa: Y015
     _WhichOneofArgType__interval_high: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high"]  # noqa: Y015
@@ -654,6 +660,8 @@ class ComparePoliciesResponse(_message.Message):
     INTERVAL_HIGH_FIELD_NUMBER: _builtins.int
     P_VALUE_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """What it comes to."""
     sentence: _builtins.str
@@ -670,6 +678,10 @@ class ComparePoliciesResponse(_message.Message):
     """Two-sided p-value of the paired sign-flip permutation test."""
     method: _builtins.str
     """How the interval was computed."""
+    copies: _builtins.int
+    """Pairs that were left out as copies of others."""
+    correlation: _builtins.float
+    """Correlation of the two policies' values over the pairs: what the pairing bought; unset where one does not vary."""
     def __init__(
         self,
         *,
@@ -681,11 +693,15 @@ class ComparePoliciesResponse(_message.Message):
         interval_high: _builtins.float | None = ...,
         p_value: _builtins.float | None = ...,
         method: _builtins.str = ...,
+        copies: _builtins.int = ...,
+        correlation: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_difference", b"_difference", "_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_p_value", b"_p_value", "difference", b"difference", "interval_high", b"interval_high", "interval_low", b"interval_low", "p_value", b"p_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_correlation", b"_correlation", "_difference", b"_difference", "_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_p_value", b"_p_value", "correlation", b"correlation", "difference", b"difference", "interval_high", b"interval_high", "interval_low", b"interval_low", "p_value", b"p_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_difference", b"_difference", "_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_p_value", b"_p_value", "difference", b"difference", "interval_high", b"interval_high", "interval_low", b"interval_low", "method", b"method", "p_value", b"p_value", "pairs", b"pairs", "sentence", b"sentence", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_correlation", b"_correlation", "_difference", b"_difference", "_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_p_value", b"_p_value", "copies", b"copies", "correlation", b"correlation", "difference", b"difference", "interval_high", b"interval_high", "interval_low", b"interval_low", "method", b"method", "p_value", b"p_value", "pairs", b"pairs", "sentence", b"sentence", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__correlation: _TypeAlias = _typing.Literal["correlation"]  # noqa: Y015
+    _WhichOneofArgType__correlation: _TypeAlias = _typing.Literal["_correlation", b"_correlation"]  # noqa: Y015
     _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
     _WhichOneofArgType__difference: _TypeAlias = _typing.Literal["_difference", b"_difference"]  # noqa: Y015
     _WhichOneofReturnType__interval_high: _TypeAlias = _typing.Literal["interval_high"]  # noqa: Y015
@@ -694,6 +710,8 @@ class ComparePoliciesResponse(_message.Message):
     _WhichOneofArgType__interval_low: _TypeAlias = _typing.Literal["_interval_low", b"_interval_low"]  # noqa: Y015
     _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
     _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__correlation) -> _WhichOneofReturnType__correlation | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
     @_typing.overload
