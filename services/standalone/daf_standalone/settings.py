@@ -1,0 +1,37 @@
+"""Where the embedded stack keeps things: all under one directory, which can be moved while it is down."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+MAX_SOCKET_PATH = 100
+"""The kernel's limit for the path of a unix socket is 107 bytes."""
+
+
+class Home:
+    """The layout of `DAF_HOME`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.expanduser().absolute()
+        self.run = self.directory / "run"
+        self.lock = self.run / "standalone.lock"
+        self.pid = self.run / "standalone.pid"
+        self.address = self.run / "address"
+        self.workers = self.directory / "workers"
+        self.cache = self.directory / "cache"
+
+    def socket(self) -> Path:
+        """The socket of the stack: in the home, or in the directory for temporary files if its path were too long."""
+        path = self.run / "daf.sock"
+        if len(str(path).encode()) <= MAX_SOCKET_PATH:
+            return path
+        short = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"daf-{short}.sock"
+
+    def create(self) -> None:
+        """Makes the directories. Only the owner may enter: whoever reaches the socket may do everything."""
+        for directory in (self.directory, self.run, self.workers, self.cache):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run.chmod(0o700)

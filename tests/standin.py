@@ -1,0 +1,214 @@
+"""Stand-in compute: workloads that do no work but speak the workers' real protocol.
+
+They implement `daf_common.workloads.Backend`, so the services, their databases and all RPCs between them are the real
+ones. "Training" waits and stores weights that are the hyperparameters themselves; "evaluation" computes a reward from
+those weights and the episode's seed, so the result of a sweep is a function of its request alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import grpc
+
+from daf_common.channel import connect, raising
+from daf_common.errors import TRANSIENT, Aborted, DafError, Internal
+from daf_common.workloads import Observation, State, Workload
+from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
+from daf_protos.common.v1.failure_pb2 import Failure
+from daf_protos.evaluation.v1 import worker_service_pb2 as evaluation_pb
+from daf_protos.evaluation.v1.worker_service_pb2_grpc import EvaluationWorkerServiceStub
+from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
+from daf_protos.training.v1 import worker_service_pb2 as training_pb
+from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingProgress
+from daf_protos.training.v1.worker_service_pb2_grpc import TrainingWorkerServiceStub
+
+
+class StandIn:
+    """A backend whose workloads are tasks of this process. They end with it, as those of a lost node would."""
+
+    def __init__(self, training_seconds: float = 0.05) -> None:
+        self._training_seconds = training_seconds
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[str, Observation] = {}
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def start(self, workload: Workload) -> None:
+        """See `Backend.start`."""
+        if workload.name in self._tasks:
+            return
+        task = asyncio.create_task(self._run(workload), name=workload.name)
+        self._tasks[workload.name] = task
+        task.add_done_callback(lambda _: self._end(workload.name, task))
+
+    async def observe(self) -> Mapping[str, Observation]:
+        """See `Backend.observe`."""
+        running = Observation(State.RUNNING)
+        return {name: self._ended.get(name, running) for name in self._tasks}
+
+    async def stop(self, name: str, grace_seconds: float) -> None:
+        """See `Backend.stop`."""
+        if task := self._tasks.get(name):
+            task.cancel()
+
+    async def logs(self, name: str, replica: int = 0) -> bytes:
+        """See `Backend.logs`."""
+        return b""
+
+    async def remove(self, name: str) -> None:
+        """See `Backend.remove`."""
+        self._tasks.pop(name, None)
+        self._ended.pop(name, None)
+
+    async def close(self) -> None:
+        """See `Backend.close`."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+    def _end(self, name: str, task: asyncio.Task[None]) -> None:
+        failed = task.cancelled() or task.exception() is not None
+        message = "cancelled" if task.cancelled() else repr(task.exception())
+        self._ended[name] = Observation(State.FAILED, message) if failed else Observation(State.SUCCEEDED)
+
+    async def _run(self, workload: Workload) -> None:
+        environment = workload.environment
+        address = environment["DAF_WORKER_ADDRESS"]
+        channel = self._channels.setdefault(address, connect(address))
+        if workload.verb == "train":
+            await _train(TrainingWorkerServiceStub(channel), environment, self._training_seconds)
+        else:
+            workers = (
+                _evaluate(EvaluationWorkerServiceStub(channel), environment, workload.name, replica)
+                for replica in range(workload.replicas)
+            )
+            await asyncio.gather(*workers)
+
+
+async def _train(stub: TrainingWorkerServiceStub, environment: Mapping[str, str], seconds: float) -> None:
+    attempt = training_pb.Attempt(
+        training_job=environment["DAF_TRAINING_JOB"],
+        attempt=int(environment["DAF_ATTEMPT"]),
+        rank=0,
+        token=environment["DAF_TOKEN"],
+    )
+    assignment = await _persist(lambda: stub.GetAssignment(training_pb.GetAssignmentRequest(attempt=attempt)))
+    await asyncio.sleep(seconds)
+    spec = assignment.spec
+    rate = spec.trainer["learning_rate"]
+    weights = json.dumps({"learning_rate": rate.real or rate.integer, "seed": spec.seed}).encode()
+    wanted = Artifact(
+        sha256=hashlib.sha256(weights).hexdigest(), size_bytes=len(weights), media_type="application/json"
+    )
+    prepared = await _persist(
+        lambda: stub.PrepareUpload(training_pb.PrepareUploadRequest(attempt=attempt, artifact=wanted))
+    )
+    if prepared.location.url:
+        path = _path(prepared.location)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(weights)
+    checkpoint = Checkpoint(
+        name=f"{attempt.training_job}/checkpoints/1",
+        update=1,
+        agent_steps=spec.agent_steps,
+        weights=prepared.location.artifact,
+    )
+    outcome = training_pb.TrainingOutcome()
+    if rate.real < 0:
+        outcome.failure.CopyFrom(Failure(reason="DIVERGED", message="the stand-in diverges on negative learning rates"))
+    report = training_pb.ReportTrainingRequest(
+        attempt=attempt,
+        sequence=1,
+        progress=TrainingProgress(agent_steps=spec.agent_steps, total_agent_steps=spec.agent_steps, update=1),
+        checkpoints=[checkpoint],
+        outcome=outcome,
+    )
+    await _persist(lambda: stub.ReportTraining(report))
+
+
+async def _evaluate(
+    stub: EvaluationWorkerServiceStub, environment: Mapping[str, str], workload: str, replica: int
+) -> None:
+    worker = evaluation_pb.Worker(
+        evaluation=environment["DAF_EVALUATION"], worker=f"{workload}-{replica}", token=environment["DAF_TOKEN"]
+    )
+    weights: list[dict[str, float]] = []
+    first = True
+    while True:
+        request = evaluation_pb.LeaseShardRequest(worker=worker, first=first)
+        answer = await _persist(lambda request=request: stub.LeaseShard(request))
+        if answer.finished:
+            return
+        if first:
+            contents = {d.artifact.sha256: _path(d) for d in answer.downloads}
+            weights = [
+                json.loads(contents[p.checkpoint.weights.sha256].read_text()) if p.HasField("checkpoint") else {}
+                for p in answer.spec.policies
+            ]
+            first = False
+        if not answer.HasField("lease"):
+            await asyncio.sleep(answer.retry_seconds)
+            continue
+        lease = answer.lease
+        report = evaluation_pb.ReportShardRequest(
+            worker=worker,
+            shard=lease.shard,
+            fence=lease.fence,
+            episodes=[_play(worker.evaluation, lease.scenario, planned, weights) for planned in lease.episodes],
+            done=True,
+        )
+        try:
+            await _persist(lambda report=report: stub.ReportShard(report))
+        except Aborted:
+            continue
+
+
+def _play(
+    evaluation: str, scenario: int, planned: evaluation_pb.PlannedEpisode, weights: list[dict[str, float]]
+) -> Episode:
+    rewards = [reward(weights[policy], planned.seed) for policy in planned.seats]
+    text = json.dumps([scenario, planned.index, planned.seed, list(planned.seats), [r.hex() for r in rewards]])
+    return Episode(
+        evaluation=evaluation,
+        scenario=scenario,
+        index=planned.index,
+        seed=planned.seed,
+        seats=planned.seats,
+        rewards=rewards,
+        action_timeouts=[0] * len(rewards),
+        steps=10,
+        max_steps=10,
+        agent_statistics=[Statistics(values={"reward": r}) for r in rewards],
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def reward(weights: Mapping[str, float], seed: int) -> float:
+    """Best at a learning rate of 0.003, with noise that depends on the seed alone."""
+    noise = int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4]) / 2**32
+    rate = weights.get("learning_rate", 0.0)
+    return noise + (3.0 - abs(math.log10(rate) - math.log10(0.003)) if rate > 0 else 0.0)
+
+
+async def _persist(call: object) -> object:
+    """Repeats a call until the service has answered, as workers do."""
+    while True:
+        try:
+            return await raising(call())  # type: ignore[operator]
+        except Aborted:
+            raise
+        except (*TRANSIENT, Internal):
+            await asyncio.sleep(0.05)
+        except DafError:
+            raise
+
+
+def _path(location: ArtifactLocation) -> Path:
+    return Path(unquote(urlsplit(location.url).path))
