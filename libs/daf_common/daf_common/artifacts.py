@@ -10,11 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import obstore
-from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
 from daf_common.errors import DataLoss, InvalidArgument, NotFound
+from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 
 OWNERS = ("training", "evaluation", "statistics", "deployment", "scheduler")
 URL_LIFETIME = timedelta(hours=6)

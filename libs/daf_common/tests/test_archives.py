@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from daf_common.archives import ArchiveError, ArchiveLimits, digest_of, pack, unpack
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from moto.server import ThreadedMotoServer
+
 from daf_common.artifacts import ArtifactStore, check_artifact, key
 from daf_common.errors import DataLoss, InvalidArgument, NotFound
 from daf_protos.common.v1.artifact_pb2 import Artifact
-from moto.server import ThreadedMotoServer
 
 
 @pytest.fixture(scope="session")

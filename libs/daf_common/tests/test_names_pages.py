@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from daf_common import names, pages
 from daf_common.errors import InvalidArgument
 from daf_common.ids import CountedIds, RandomIds, is_valid
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_a_name_parses_to_what_it_was_made_of() -> None:

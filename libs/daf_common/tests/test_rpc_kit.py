@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+
 from daf_common.channel import blocking_errors, connect, connect_blocking, raising, streaming
 from daf_common.errors import (
     DeadlineExceeded,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import sqlalchemy as sa
+
 from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, InvalidArgument
 from daf_common.leases import Leader
