@@ -1,0 +1,28 @@
+"""What a worker is told in protobuf messages, as the plain values that this package works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daf_cogames.missions import Mission
+from daf_cogames.policies import PolicySource
+from daf_common.values import scalars
+from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage
+from daf_protos.common.v1.policy_pb2 import PolicyClass
+
+
+def mission_of(message: MissionMessage) -> Mission:
+    """The mission that a message names."""
+    return Mission(
+        name=message.name,
+        variants=tuple(message.variants),
+        cogs=message.cogs if message.HasField("cogs") else None,
+        max_steps=message.max_steps if message.HasField("max_steps") else None,
+        difficulty=message.difficulty or None,
+        map_seed=message.map_seed if message.HasField("map_seed") else None,
+    )
+
+
+def policy_of(message: PolicyClass, weights: Path | None, code: Path | None) -> PolicySource:
+    """The policy that a message names; its weights and its unpacked code lie where the arguments say."""
+    return PolicySource(class_path=message.class_path, arguments=scalars(message.arguments), weights=weights, code=code)

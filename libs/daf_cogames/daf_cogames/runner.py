@@ -1,0 +1,64 @@
+"""`daf-runner`: the program of every worker. One verb a process; what to do comes from the service that started it.
+
+Exit codes: 0 the work is done, or is no longer this worker's; 1 it failed, as has been reported; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+REQUIRED = {
+    "train": ("DAF_WORKER_ADDRESS", "DAF_TRAINING_JOB", "DAF_ATTEMPT", "DAF_TOKEN", "DAF_CACHE"),
+    "evaluate": ("DAF_WORKER_ADDRESS", "DAF_EVALUATION", "DAF_TOKEN", "DAF_CACHE"),
+}
+"""What the environment of each verb has to say."""
+
+USAGE_ERROR = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb to its end; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1 or arguments[0] not in REQUIRED:
+        print(f"usage: daf-runner {'|'.join(REQUIRED)}", file=sys.stderr)
+        return USAGE_ERROR
+    if missing := [name for name in REQUIRED[arguments[0]] if not os.environ.get(name)]:
+        print(f"daf-runner {arguments[0]}: the environment lacks {', '.join(missing)}", file=sys.stderr)
+        return USAGE_ERROR
+    logging.basicConfig(
+        level=os.environ.get("DAF_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, which are secrets here
+    terminating = _terminating()
+    # Imported here, since each verb costs seconds of imports that the other does not need.
+    if arguments[0] == "train":
+        from daf_cogames import training_worker
+
+        return training_worker.run(os.environ, terminating)
+    from daf_cogames import evaluation_worker
+
+    return evaluation_worker.run(os.environ, terminating)
+
+
+def _terminating() -> threading.Event:
+    """Set when the process is asked to end: workers then finish what they are at."""
+    event = threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        event.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return event
+
+
+if __name__ == "__main__":
+    sys.exit(main())
