@@ -26,7 +26,7 @@ from daf_protos.statistics.v1 import episode_pb2 as daf__protos_dot_statistics_d
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1daf_protos/statistics/v1/statistics_service.proto\x12\x11\x64\x61\x66.statistics.v1\x1a&daf_protos/statistics/v1/episode.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x01\n\x0bMetricPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0b\x61gent_steps\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x06values\x18\x04 \x03(\x0b\x32*.daf.statistics.v1.MetricPoint.ValuesEntry\x12\x12\n\nnon_finite\x18\x05 \x03(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"V\n\x14RecordMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12.\n\x06points\x18\x02 \x03(\x0b\x32\x1e.daf.statistics.v1.MetricPoint\")\n\x15RecordMetricsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"q\n\x12ReadMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x17\n\nafter_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nmax_points\x18\x04 \x01(\x05\x42\r\n\x0b_after_step\"R\n\x0cMetricSeries\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x03\x12\x13\n\x0b\x61gent_steps\x18\x03 \x03(\x03\x12\x0e\n\x06values\x18\x04 \x03(\x01\"F\n\x13ReadMetricsResponse\x12/\n\x06series\x18\x01 \x03(\x0b\x32\x1f.daf.statistics.v1.MetricSeries\"$\n\x12ListMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"&\n\x13ListMetricsResponse\x12\x0f\n\x07metrics\x18\x01 \x03(\t\"E\n\x15RecordEpisodesRequest\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\"*\n\x16RecordEpisodesResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"P\n\x13ListEpisodesRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListEpisodesResponse\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x1aSummarizeEvaluationRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12)\n\x06metric\x18\x02 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\"\x89\x02\n\rPolicySummary\x12\x0e\n\x06policy\x18\x01 \x01(\x05\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x05\x12\x10\n\x08\x66orfeits\x18\x03 \x01(\x05\x12\x11\n\x04mean\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0estandard_error\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cinterval_low\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rinterval_high\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06values\x18\x08 \x03(\x01\x12\x0e\n\x06\x63opies\x18\t \x01(\x05\x42\x07\n\x05_meanB\x11\n\x0f_standard_errorB\x0f\n\r_interval_lowB\x10\n\x0e_interval_high\"s\n\x1bSummarizeEvaluationResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .daf.statistics.v1.PolicySummary\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x05\"4\n\x0ePolicyEpisodes\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\x05\"\xbc\x01\n\x16\x43omparePoliciesRequest\x12\x30\n\x05\x66irst\x18\x01 \x01(\x0b\x32!.daf.statistics.v1.PolicyEpisodes\x12\x31\n\x06second\x18\x02 \x01(\x0b\x32!.daf.statistics.v1.PolicyEpisodes\x12)\n\x06metric\x18\x03 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\x12\x12\n\nconfidence\x18\x04 \x01(\x01\"\xd5\x02\n\x17\x43omparePoliciesResponse\x12+\n\x07verdict\x18\x01 \x01(\x0e\x32\x1a.daf.statistics.v1.Verdict\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\r\n\x05pairs\x18\x03 \x01(\x05\x12\x17\n\ndifference\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cinterval_low\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rinterval_high\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07p_value\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0e\n\x06\x63opies\x18\t \x01(\x05\x12\x18\n\x0b\x63orrelation\x18\n \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_differenceB\x0f\n\r_interval_lowB\x10\n\x0e_interval_highB\n\n\x08_p_valueB\x0e\n\x0c_correlation\"$\n\x14\x44\x65leteNumbersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteNumbersResponse*\xb3\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14VERDICT_FIRST_BETTER\x10\x01\x12\x19\n\x15VERDICT_SECOND_BETTER\x10\x02\x12\x16\n\x12VERDICT_EQUIVALENT\x10\x03\x12\x15\n\x11VERDICT_UNDECIDED\x10\x04\x12\x16\n\x12VERDICT_DEGENERATE\x10\x05\x12\x13\n\x0fVERDICT_INVALID\x10\x06\x32\xbf\x06\n\x11StatisticsService\x12\x62\n\rRecordMetrics\x12\'.daf.statistics.v1.RecordMetricsRequest\x1a(.daf.statistics.v1.RecordMetricsResponse\x12\\\n\x0bReadMetrics\x12%.daf.statistics.v1.ReadMetricsRequest\x1a&.daf.statistics.v1.ReadMetricsResponse\x12\\\n\x0bListMetrics\x12%.daf.statistics.v1.ListMetricsRequest\x1a&.daf.statistics.v1.ListMetricsResponse\x12\x65\n\x0eRecordEpisodes\x12(.daf.statistics.v1.RecordEpisodesRequest\x1a).daf.statistics.v1.RecordEpisodesResponse\x12_\n\x0cListEpisodes\x12&.daf.statistics.v1.ListEpisodesRequest\x1a\'.daf.statistics.v1.ListEpisodesResponse\x12t\n\x13SummarizeEvaluation\x12-.daf.statistics.v1.SummarizeEvaluationRequest\x1a..daf.statistics.v1.SummarizeEvaluationResponse\x12h\n\x0f\x43omparePolicies\x12).daf.statistics.v1.ComparePoliciesRequest\x1a*.daf.statistics.v1.ComparePoliciesResponse\x12\x62\n\rDeleteNumbers\x12\'.daf.statistics.v1.DeleteNumbersRequest\x1a(.daf.statistics.v1.DeleteNumbersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1daf_protos/statistics/v1/statistics_service.proto\x12\x11\x64\x61\x66.statistics.v1\x1a&daf_protos/statistics/v1/episode.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x01\n\x0bMetricPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0b\x61gent_steps\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x06values\x18\x04 \x03(\x0b\x32*.daf.statistics.v1.MetricPoint.ValuesEntry\x12\x12\n\nnon_finite\x18\x05 \x03(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"V\n\x14RecordMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12.\n\x06points\x18\x02 \x03(\x0b\x32\x1e.daf.statistics.v1.MetricPoint\")\n\x15RecordMetricsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"q\n\x12ReadMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x17\n\nafter_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nmax_points\x18\x04 \x01(\x05\x42\r\n\x0b_after_step\"}\n\x0cMetricSeries\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x03\x12\x13\n\x0b\x61gent_steps\x18\x03 \x03(\x03\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12)\n\x05times\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x13ReadMetricsResponse\x12/\n\x06series\x18\x01 \x03(\x0b\x32\x1f.daf.statistics.v1.MetricSeries\"$\n\x12ListMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"&\n\x13ListMetricsResponse\x12\x0f\n\x07metrics\x18\x01 \x03(\t\"E\n\x15RecordEpisodesRequest\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\"*\n\x16RecordEpisodesResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"P\n\x13ListEpisodesRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListEpisodesResponse\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x1aSummarizeEvaluationRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12)\n\x06metric\x18\x02 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\"\x89\x02\n\rPolicySummary\x12\x0e\n\x06policy\x18\x01 \x01(\x05\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x05\x12\x10\n\x08\x66orfeits\x18\x03 \x01(\x05\x12\x11\n\x04mean\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0estandard_error\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cinterval_low\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rinterval_high\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06values\x18\x08 \x03(\x01\x12\x0e\n\x06\x63opies\x18\t \x01(\x05\x42\x07\n\x05_meanB\x11\n\x0f_standard_errorB\x0f\n\r_interval_lowB\x10\n\x0e_interval_high\"s\n\x1bSummarizeEvaluationResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .daf.statistics.v1.PolicySummary\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x05\"4\n\x0ePolicyEpisodes\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x0e\n\x06policy\x18\x02 \x01(\x05\"\xbc\x01\n\x16\x43omparePoliciesRequest\x12\x30\n\x05\x66irst\x18\x01 \x01(\x0b\x32!.daf.statistics.v1.PolicyEpisodes\x12\x31\n\x06second\x18\x02 \x01(\x0b\x32!.daf.statistics.v1.PolicyEpisodes\x12)\n\x06metric\x18\x03 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\x12\x12\n\nconfidence\x18\x04 \x01(\x01\"\xd5\x02\n\x17\x43omparePoliciesResponse\x12+\n\x07verdict\x18\x01 \x01(\x0e\x32\x1a.daf.statistics.v1.Verdict\x12\x10\n\x08sentence\x18\x02 \x01(\t\x12\r\n\x05pairs\x18\x03 \x01(\x05\x12\x17\n\ndifference\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cinterval_low\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rinterval_high\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07p_value\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0e\n\x06\x63opies\x18\t \x01(\x05\x12\x18\n\x0b\x63orrelation\x18\n \x01(\x01H\x04\x88\x01\x01\x42\r\n\x0b_differenceB\x0f\n\r_interval_lowB\x10\n\x0e_interval_highB\n\n\x08_p_valueB\x0e\n\x0c_correlation\"$\n\x14\x44\x65leteNumbersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteNumbersResponse*\xb3\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14VERDICT_FIRST_BETTER\x10\x01\x12\x19\n\x15VERDICT_SECOND_BETTER\x10\x02\x12\x16\n\x12VERDICT_EQUIVALENT\x10\x03\x12\x15\n\x11VERDICT_UNDECIDED\x10\x04\x12\x16\n\x12VERDICT_DEGENERATE\x10\x05\x12\x13\n\x0fVERDICT_INVALID\x10\x06\x32\xbf\x06\n\x11StatisticsService\x12\x62\n\rRecordMetrics\x12\'.daf.statistics.v1.RecordMetricsRequest\x1a(.daf.statistics.v1.RecordMetricsResponse\x12\\\n\x0bReadMetrics\x12%.daf.statistics.v1.ReadMetricsRequest\x1a&.daf.statistics.v1.ReadMetricsResponse\x12\\\n\x0bListMetrics\x12%.daf.statistics.v1.ListMetricsRequest\x1a&.daf.statistics.v1.ListMetricsResponse\x12\x65\n\x0eRecordEpisodes\x12(.daf.statistics.v1.RecordEpisodesRequest\x1a).daf.statistics.v1.RecordEpisodesResponse\x12_\n\x0cListEpisodes\x12&.daf.statistics.v1.ListEpisodesRequest\x1a\'.daf.statistics.v1.ListEpisodesResponse\x12t\n\x13SummarizeEvaluation\x12-.daf.statistics.v1.SummarizeEvaluationRequest\x1a..daf.statistics.v1.SummarizeEvaluationResponse\x12h\n\x0f\x43omparePolicies\x12).daf.statistics.v1.ComparePoliciesRequest\x1a*.daf.statistics.v1.ComparePoliciesResponse\x12\x62\n\rDeleteNumbers\x12\'.daf.statistics.v1.DeleteNumbersRequest\x1a(.daf.statistics.v1.DeleteNumbersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METRICPOINT_VALUESENTRY']._loaded_options = None
   _globals['_METRICPOINT_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=2292
-  _globals['_VERDICT']._serialized_end=2471
+  _globals['_VERDICT']._serialized_start=2335
+  _globals['_VERDICT']._serialized_end=2514
   _globals['_METRICPOINT']._serialized_start=146
   _globals['_METRICPOINT']._serialized_end=363
   _globals['_METRICPOINT_VALUESENTRY']._serialized_start=318
@@ -48,39 +48,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READMETRICSREQUEST']._serialized_start=496
   _globals['_READMETRICSREQUEST']._serialized_end=609
   _globals['_METRICSERIES']._serialized_start=611
-  _globals['_METRICSERIES']._serialized_end=693
-  _globals['_READMETRICSRESPONSE']._serialized_start=695
-  _globals['_READMETRICSRESPONSE']._serialized_end=765
-  _globals['_LISTMETRICSREQUEST']._serialized_start=767
-  _globals['_LISTMETRICSREQUEST']._serialized_end=803
-  _globals['_LISTMETRICSRESPONSE']._serialized_start=805
-  _globals['_LISTMETRICSRESPONSE']._serialized_end=843
-  _globals['_RECORDEPISODESREQUEST']._serialized_start=845
-  _globals['_RECORDEPISODESREQUEST']._serialized_end=914
-  _globals['_RECORDEPISODESRESPONSE']._serialized_start=916
-  _globals['_RECORDEPISODESRESPONSE']._serialized_end=958
-  _globals['_LISTEPISODESREQUEST']._serialized_start=960
-  _globals['_LISTEPISODESREQUEST']._serialized_end=1040
-  _globals['_LISTEPISODESRESPONSE']._serialized_start=1042
-  _globals['_LISTEPISODESRESPONSE']._serialized_end=1135
-  _globals['_METRIC']._serialized_start=1137
-  _globals['_METRIC']._serialized_end=1159
-  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_start=1161
-  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_end=1252
-  _globals['_POLICYSUMMARY']._serialized_start=1255
-  _globals['_POLICYSUMMARY']._serialized_end=1520
-  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_start=1522
-  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_end=1637
-  _globals['_POLICYEPISODES']._serialized_start=1639
-  _globals['_POLICYEPISODES']._serialized_end=1691
-  _globals['_COMPAREPOLICIESREQUEST']._serialized_start=1694
-  _globals['_COMPAREPOLICIESREQUEST']._serialized_end=1882
-  _globals['_COMPAREPOLICIESRESPONSE']._serialized_start=1885
-  _globals['_COMPAREPOLICIESRESPONSE']._serialized_end=2226
-  _globals['_DELETENUMBERSREQUEST']._serialized_start=2228
-  _globals['_DELETENUMBERSREQUEST']._serialized_end=2264
-  _globals['_DELETENUMBERSRESPONSE']._serialized_start=2266
-  _globals['_DELETENUMBERSRESPONSE']._serialized_end=2289
-  _globals['_STATISTICSSERVICE']._serialized_start=2474
-  _globals['_STATISTICSSERVICE']._serialized_end=3305
+  _globals['_METRICSERIES']._serialized_end=736
+  _globals['_READMETRICSRESPONSE']._serialized_start=738
+  _globals['_READMETRICSRESPONSE']._serialized_end=808
+  _globals['_LISTMETRICSREQUEST']._serialized_start=810
+  _globals['_LISTMETRICSREQUEST']._serialized_end=846
+  _globals['_LISTMETRICSRESPONSE']._serialized_start=848
+  _globals['_LISTMETRICSRESPONSE']._serialized_end=886
+  _globals['_RECORDEPISODESREQUEST']._serialized_start=888
+  _globals['_RECORDEPISODESREQUEST']._serialized_end=957
+  _globals['_RECORDEPISODESRESPONSE']._serialized_start=959
+  _globals['_RECORDEPISODESRESPONSE']._serialized_end=1001
+  _globals['_LISTEPISODESREQUEST']._serialized_start=1003
+  _globals['_LISTEPISODESREQUEST']._serialized_end=1083
+  _globals['_LISTEPISODESRESPONSE']._serialized_start=1085
+  _globals['_LISTEPISODESRESPONSE']._serialized_end=1178
+  _globals['_METRIC']._serialized_start=1180
+  _globals['_METRIC']._serialized_end=1202
+  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_start=1204
+  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_end=1295
+  _globals['_POLICYSUMMARY']._serialized_start=1298
+  _globals['_POLICYSUMMARY']._serialized_end=1563
+  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_start=1565
+  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_end=1680
+  _globals['_POLICYEPISODES']._serialized_start=1682
+  _globals['_POLICYEPISODES']._serialized_end=1734
+  _globals['_COMPAREPOLICIESREQUEST']._serialized_start=1737
+  _globals['_COMPAREPOLICIESREQUEST']._serialized_end=1925
+  _globals['_COMPAREPOLICIESRESPONSE']._serialized_start=1928
+  _globals['_COMPAREPOLICIESRESPONSE']._serialized_end=2269
+  _globals['_DELETENUMBERSREQUEST']._serialized_start=2271
+  _globals['_DELETENUMBERSREQUEST']._serialized_end=2307
+  _globals['_DELETENUMBERSRESPONSE']._serialized_start=2309
+  _globals['_DELETENUMBERSRESPONSE']._serialized_end=2332
+  _globals['_STATISTICSSERVICE']._serialized_start=2517
+  _globals['_STATISTICSSERVICE']._serialized_end=3348
 # @@protoc_insertion_point(module_scope)

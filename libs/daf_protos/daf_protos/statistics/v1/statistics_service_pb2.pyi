@@ -30,9 +30,9 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
     """Not known to this client."""
     VERDICT_FIRST_BETTER: _Verdict.ValueType  # 1
-    """The first is better."""
+    """The first is better: its values are higher."""
     VERDICT_SECOND_BETTER: _Verdict.ValueType  # 2
-    """The second is better."""
+    """The second is better: its values are higher."""
     VERDICT_EQUIVALENT: _Verdict.ValueType  # 3
     """They differ by less than the margin."""
     VERDICT_UNDECIDED: _Verdict.ValueType  # 4
@@ -48,9 +48,9 @@ class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 """Not known to this client."""
 VERDICT_FIRST_BETTER: Verdict.ValueType  # 1
-"""The first is better."""
+"""The first is better: its values are higher."""
 VERDICT_SECOND_BETTER: Verdict.ValueType  # 2
-"""The second is better."""
+"""The second is better: its values are higher."""
 VERDICT_EQUIVALENT: Verdict.ValueType  # 3
 """They differ by less than the margin."""
 VERDICT_UNDECIDED: Verdict.ValueType  # 4
@@ -223,6 +223,7 @@ class MetricSeries(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     AGENT_STEPS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Name of the metric."""
     @_builtins.property
@@ -237,6 +238,10 @@ class MetricSeries(_message.Message):
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The value at each; NaN where it was not finite."""
 
+    @_builtins.property
+    def times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """When each was measured, by the clock of the source."""
+
     def __init__(
         self,
         *,
@@ -244,10 +249,11 @@ class MetricSeries(_message.Message):
         steps: _abc.Iterable[_builtins.int] | None = ...,
         agent_steps: _abc.Iterable[_builtins.int] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_steps", b"agent_steps", "metric", b"metric", "steps", b"steps", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_steps", b"agent_steps", "metric", b"metric", "steps", b"steps", "times", b"times", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
