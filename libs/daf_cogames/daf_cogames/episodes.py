@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from cogames.seed import seed_rollout_rng
@@ -92,7 +93,10 @@ class EpisodeRunner:
         seed_rollout_rng(episode_random_seed(plan.seed, plan.index))
         config = rollout.resolve_env_for_seed(self._config, plan.seed)
         environment = PolicyEnvInterface.from_mg_cfg(config)
-        seated = [self._load(policy, environment) for policy in range(len(self._policies))]
+        # Only who plays is loaded: an episode does not depend on who else is in the evaluation.
+        seated: list[Any] = [
+            self._load(policy, environment) if policy in plan.seats else None for policy in range(len(self._policies))
+        ]
         with _policies_in_turn():
             result, _ = rollout.single_episode_rollout(
                 seated,
