@@ -212,15 +212,12 @@ class ReportShardRequest(_message.Message):
     EPISODES_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
-    LOG_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Number of the shard."""
     fence: _builtins.int
     """Fence of the lease."""
     done: _builtins.bool
     """All episodes of the lease have been reported."""
-    log: _builtins.str
-    """What the worker printed since the last report."""
     @_builtins.property
     def worker(self) -> Global___Worker:
         """Who reports."""
@@ -242,11 +239,10 @@ class ReportShardRequest(_message.Message):
         episodes: _abc.Iterable[_episode_pb2.Episode] | None = ...,
         done: _builtins.bool = ...,
         failure: _failure_pb2.Failure | None = ...,
-        log: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "episodes", b"episodes", "failure", b"failure", "fence", b"fence", "log", b"log", "shard", b"shard", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "episodes", b"episodes", "failure", b"failure", "fence", b"fence", "shard", b"shard", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,16 +255,22 @@ class ReportShardResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STOP_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     stop: _builtins.bool
     """Drop the shard and ask for another."""
+    @_builtins.property
+    def next(self) -> Global___LeaseShardResponse:
+        """What to play next, as if the worker had asked; on the report that is `done`."""
+
     def __init__(
         self,
         *,
         stop: _builtins.bool = ...,
+        next: Global___LeaseShardResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
