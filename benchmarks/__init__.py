@@ -1,0 +1,1 @@
+"""What `make bench` runs: every figure beside its peer, measured in the same run."""

@@ -1,0 +1,37 @@
+"""`python -m benchmarks [NAME...]`: runs the named benchmarks, or all."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+
+BENCHMARKS = {
+    "cli": "time and modules of `daf --help`",
+    "sweeps": "1,000 whole trials through all services with stand-in compute",
+    "decoding": "one episode with and without the faster observation decoding",
+    "evaluation": "episodes per second beside cogames.evaluate",
+    "first_step": "time from `daf sweep run` to the first environment step, cold and warm",
+}
+
+
+def main() -> None:
+    """Runs benchmarks one after the other."""
+    epilog = "\n".join(f"  {name:<11} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; all if none is named")
+    names = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        sys.exit(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    print(f"{platform.machine()}, Python {platform.python_version()}\n")
+    for name in names:
+        print(f"== {name}: {BENCHMARKS[name]}")
+        importlib.import_module(f"benchmarks.{name}").main()
+        print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""kill -9 at the commit points of every service, in the middle of a sweep: nothing lost, nothing twice, same result."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from daf_common.channel import connect, raising
+from daf_common.faults import EXIT_CODE
+from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
+from daf_standalone.settings import Home
+from tests.requests import all_trials, finished_sweep, result_digest, sweep_request
+
+TRIALS = 12
+SERVICES = ("scheduler", "training", "evaluation", "statistics")
+POINTS = [
+    f"{service}.commit.{when}:{nth}" for service in SERVICES for when in ("before", "after") for nth in (3, 11, 23)
+]
+FEW = {POINTS[index] for index in (0, 7, 13, 20)}
+
+
+class Stack:
+    """The stack as a process of its own, which is started again whenever it dies."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = Home(home)
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0
+
+    def start(self, **environment: str) -> None:
+        with (self.home.directory.parent / "stack.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.standin_stack"],
+                env={**os.environ, "DAF_HOME": str(self.home.directory), **self._environment, **environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    async def keep_alive(self) -> None:
+        """Starts the stack again after each death, this time without a crash point."""
+        while True:
+            await asyncio.sleep(0.05)
+            if self._process and self._process.poll() is not None:
+                assert self._process.returncode == EXIT_CODE, "the stack died of something else: see stack.log"
+                self.deaths += 1
+                self.start()
+
+    def stop(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(30)
+
+
+async def run_sweep(stack: Stack, **environment: str) -> tuple[str, Counter[str]]:
+    """Runs the sweep through all deaths; returns the digest of its result and the terminal events of each trial."""
+    stack.start(**environment)
+    keeper = asyncio.create_task(stack.keep_alive())
+    request = sweep_request("chaos", TRIALS, parallel=3)
+    try:
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    async with connect(f"unix:{stack.home.socket()}") as channel:
+                        stub = SchedulerServiceStub(channel)
+                        created = await raising(stub.CreateSweep(request))
+                        sweep = await finished_sweep(stub, created.sweep.name)
+                        trials = await all_trials(stub, sweep.name)
+                        break
+                except Exception as error:  # whatever a dying server answers
+                    assert not keeper.done(), keeper.exception()
+                    last = error
+                    await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"the sweep did not end; last error: {last!r}") from None
+    finally:
+        keeper.cancel()
+        stack.stop()
+    return result_digest(sweep, trials), terminal_events(stack.home)
+
+
+def terminal_events(home: Home) -> Counter[str]:
+    """How often each trial reached an end, by the history that the scheduler keeps."""
+    engine = sa.create_engine(f"sqlite:///{home.directory}/state/scheduler.db")
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT name, to_state FROM transitions").all()
+    engine.dispose()
+    ends = ("SUCCEEDED", "FAILED", "CANCELLED", "INFEASIBLE", "PRUNED")
+    return Counter(name for name, state in rows if "/trials/" in name and state.endswith(ends))
+
+
+@pytest.fixture(scope="module")
+async def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    digest, events = await run_sweep(Stack(tmp_path_factory.mktemp("calm") / "home"))
+    assert set(events.values()) == {1}
+    return digest
+
+
+@pytest.mark.parametrize("point", [p if p in FEW else pytest.param(p, marks=pytest.mark.chaos) for p in POINTS])
+async def test_a_service_killed_at_a_commit_loses_and_doubles_nothing(
+    tmp_path: Path, undisturbed: str, point: str
+) -> None:
+    stack = Stack(tmp_path / "home")
+
+    digest, events = await run_sweep(stack, DAF_CRASH_AT=point)
+
+    assert stack.deaths == 1
+    assert len(events) == TRIALS
+    assert set(events.values()) == {1}
+    assert digest == undisturbed
+
+
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(s, marks=pytest.mark.chaos) for s in range(3, 51))])
+async def test_one_percent_of_failing_calls_changes_nothing(tmp_path: Path, undisturbed: str, seed: int) -> None:
+    stack = Stack(tmp_path / "home", DAF_FAULTS=f"0.01:{seed}")
+
+    digest, events = await run_sweep(stack)
+
+    assert stack.deaths == 0
+    assert set(events.values()) == {1}
+    assert digest == undisturbed

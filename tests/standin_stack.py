@@ -1,0 +1,40 @@
+"""The whole stack with stand-in compute; as a program (`python -m tests.standin_stack`), to be killed by tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from daf_common.service import Context, Host, Service, run
+from daf_common.settings import ServiceSettings
+from daf_standalone.settings import Home
+from daf_standalone.stack import build, embedded_settings
+from tests.standin import StandIn
+
+
+def standin_host(home: Home, training_seconds: float = 0.0, database_url: str = "") -> Host:
+    """All five services in this process."""
+    home.create()
+    settings = embedded_settings(home)
+    settings.database_url = database_url
+    settings.drain_seconds = 0
+    context = Context(settings)
+    return Host(context, _build(context, home, training_seconds))
+
+
+def _build(context: Context, home: Home, training_seconds: float) -> Sequence[Service]:
+    return build(context, home, StandIn(training_seconds))
+
+
+def main() -> None:
+    """Serves the home that `DAF_HOME` names until SIGTERM."""
+    home = Home(ServiceSettings().home)
+    home.create()
+    home.socket().unlink(missing_ok=True)
+    settings = embedded_settings(home)
+    seconds = float(os.environ.get("DAF_STANDIN_SECONDS", "0.01"))
+    run(settings, lambda context: _build(context, home, seconds))
+
+
+if __name__ == "__main__":
+    main()
