@@ -1,0 +1,284 @@
+"""The documents of DAF: what users write in YAML, JSON or Python."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+import ruamel.yaml
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from daf import documents
+from daf.references import (
+    MissionConfig,
+    PolicyConfig,
+    Section,
+    SingleValue,
+    StoredArtifact,
+    WholeNumber,
+    problem_at,
+)
+from daf.space import Domain, Strategy, check
+
+EVALUATION_SEED = 1_000_000
+HELD_OUT_SEED = 2_000_000
+"""Far from each other and from the seeds of training, so that no map that was trained on is scored on."""
+
+_METRIC_ALIASES = {"avg_reward": "reward"}
+
+
+class DocumentConfig(Section):
+    """A whole document. Paths in it are relative to `directory`."""
+
+    _directory: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the file that the document was read from; else the one in which it was made."""
+        return self._directory
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Reads a YAML file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            daf.documents.DocumentError: it cannot be used; a ValueError that names the lines.
+        """
+        config = documents.load(path, cls)
+        config._directory = Path(path).resolve().parent
+        return config
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Self:
+        """Reads a JSON file, as `from_yaml` does."""
+        return cls.from_yaml(path)
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Writes the document to a YAML file, without what has its default. Paths in it are written as they are."""
+        yaml = ruamel.yaml.YAML()
+        yaml.default_flow_style = None
+        data = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        with Path(path).open("w", encoding="utf-8") as file:
+            yaml.dump(data, file)
+
+    def validate(self) -> None:  # type: ignore[override]  # hides a deprecated class method of pydantic
+        """Checks the document as a whole, as after a change inside of one of its lists.
+
+        Raises:
+            ValueError: it cannot be used.
+        """
+        type(self).model_validate(self.model_dump(by_alias=True))
+
+
+class TrainingSettings(Section):
+    """How a policy is trained."""
+
+    agent_steps: WholeNumber = Field(100_000, ge=1)
+    """Length of the run: one agent acting once is one step."""
+    trainer: dict[str, SingleValue] = Field(default_factory=dict)
+    """Hyperparameters, for example `learning_rate`; `daf policies NAME` lists them."""
+    num_envs: int | None = Field(None, ge=1)
+    """Environments per worker."""
+    seed: int | None = Field(None, ge=0)
+    """Seed of weights, actions, minibatches and maps; the document's seed if not given."""
+    profile: str = ""
+    """Name of the compute profile; empty means the installation's default."""
+    workers: int | None = Field(None, ge=1)
+    """Data-parallel workers."""
+    checkpoint_agent_steps: WholeNumber | None = Field(None, ge=1)
+    """Agent steps between checkpoints; otherwise only the last is saved."""
+    max_checkpoints: int | None = Field(None, ge=1)
+    """How many checkpoints are kept beside the best."""
+    max_restarts: int | None = Field(None, ge=0)
+    """Attempts that may follow a lost worker."""
+    start: PolicyConfig | None = None
+    """A checkpoint to start from."""
+
+
+class EvaluationSettings(Section):
+    """The episodes that every trial is scored on."""
+
+    missions: list[MissionConfig] = Field(default_factory=list)
+    """The missions; those of the sweep if none are named."""
+    episodes: int | None = Field(None, ge=1)
+    """Episodes for each mission."""
+    seed: int = Field(EVALUATION_SEED, ge=0)
+    """Seed of the first episode; the others follow."""
+    max_steps: WholeNumber | None = Field(None, ge=1)
+    """Environment steps of an episode, for missions that do not say it themselves."""
+
+
+class HeldOutSettings(EvaluationSettings):
+    """The episodes that the best trial is scored on again, beside the baselines."""
+
+    seed: int = Field(HELD_OUT_SEED, ge=0)
+
+
+class _PolicyDocument(DocumentConfig):
+    """What all documents about one policy have."""
+
+    name: str = Field("experiment", min_length=1, max_length=200)
+    missions: list[MissionConfig] = Field(min_length=1)
+    policy_class_path: str = Field(min_length=1, alias="policy")
+    """Short name or class path of the policy."""
+    code: list[str] | StoredArtifact | None = None
+    """Files and folders of the user's own code that the policy needs."""
+    policy_arguments: dict[str, SingleValue] = Field(default_factory=dict)
+    """Named arguments of the policy's constructor."""
+    training: TrainingSettings = TrainingSettings()
+    seed: int = Field(42, ge=0)
+
+    @property
+    def policy(self) -> str:
+        """Another name of `policy_class_path`."""
+        return self.policy_class_path
+
+    @policy.setter
+    def policy(self, value: str) -> None:
+        self.policy_class_path = value
+
+
+class DAFSweepConfig(_PolicyDocument):
+    """A search over hyperparameters."""
+
+    name: str = Field("sweep", min_length=1, max_length=200)
+    search_space: dict[str, Domain] = Field(min_length=1)
+    """Parameters with their values: `learning_rate: [0.001, 0.01]`, `{min: 1e-4, max: 1e-2, log: true}`,
+    `{choices: [...]}`. Two numbers are the ends of an interval under random and bayesian."""
+    strategy: Strategy = "grid"
+    num_trials: int | None = Field(None, ge=1)
+    """How many trials random and bayesian draw: 10 if not given. A grid has as many as it has combinations."""
+    startup_trials: int | None = Field(None, ge=1)
+    """Trials that bayesian draws at random first."""
+    episodes_per_trial: int | None = Field(None, ge=1)
+    """Episodes of each mission that a trial is scored on: 5 if not given. The same as `evaluation: episodes`."""
+    objective_metric: str = Field("reward", min_length=1)
+    """`reward`, or an agent's or the game's statistic."""
+    optimize_direction: Literal["maximize", "minimize"] = "maximize"
+    max_parallel_jobs: int | None = Field(None, ge=1)
+    """Trials that run at a time: one if not given."""
+    max_failed_trials: int | None = Field(None, ge=0)
+    """Failed trials after which the sweep is given up."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    held_out: HeldOutSettings | None = HeldOutSettings()
+    """`null` leaves the final evaluation out."""
+    baselines: list[PolicyConfig] = Field(default_factory=list)
+    """Policies beside the best trial on the held-out episodes; `untrained` is the policy itself before training."""
+
+    @field_validator("objective_metric")
+    @classmethod
+    def _metric(cls, name: str) -> str:
+        return _METRIC_ALIASES.get(name, name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        episodes = self.evaluation.episodes
+        if self.episodes_per_trial and episodes and self.episodes_per_trial != episodes:
+            raise problem_at(("episodes_per_trial",), f"differs from evaluation.episodes, which is {episodes}")
+        if self.strategy == "grid":
+            if self.num_trials:
+                raise problem_at(("num_trials",), "is for strategy random or bayesian: a grid tries every combination")
+        if self.strategy != "bayesian" and self.startup_trials:
+            raise problem_at(("startup_trials",), "is for strategy bayesian")
+        check(self.search_space, self.strategy)
+        if self.baselines and self.held_out is None:
+            raise problem_at(("baselines",), "are scored on the held-out episodes: held_out must not be null")
+        return self
+
+
+class DAFTrainingConfig(_PolicyDocument):
+    """One training run."""
+
+    name: str = Field("training", min_length=1, max_length=200)
+
+
+class DAFEvaluationConfig(DocumentConfig):
+    """Policies, each mission of which they play for some episodes."""
+
+    name: str = Field("evaluation", min_length=1, max_length=200)
+    policies: list[PolicyConfig] = Field(min_length=1)
+    missions: list[MissionConfig] = Field(min_length=1)
+    episodes: int = Field(5, ge=1)
+    """Episodes for each mission and team."""
+    seed: int = Field(EVALUATION_SEED, ge=0)
+    team: Literal["mixed", "solo"] = "mixed"
+    """One team of all policies, or each policy alone in all seats."""
+    proportions: list[float] = Field(default_factory=list)
+    """Shares of the seats in a mixed team, one for each policy."""
+    max_action_time_ms: int | None = Field(None, ge=1)
+    """Time for an action by the wall clock; otherwise so much that it never decides a score."""
+    profile: str = ""
+    workers: int | None = Field(None, ge=1)
+    save_replays: bool = False
+    objective_metric: str = Field("reward", min_length=1)
+    """What is summarized: `reward`, or an agent's or the game's statistic."""
+
+    @field_validator("objective_metric")
+    @classmethod
+    def _metric(cls, name: str) -> str:
+        return _METRIC_ALIASES.get(name, name)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.proportions and len(self.proportions) != len(self.policies):
+            raise ValueError(
+                f"{len(self.proportions)} proportions for {len(self.policies)} policies: give one for each"
+            )
+        if any(share < 0 for share in self.proportions) or (self.proportions and not any(self.proportions)):
+            raise ValueError("proportions are shares: none is negative and not all are zero")
+        if self.proportions and self.team == "solo":
+            raise ValueError("proportions are for team mixed: solo, each policy has all seats")
+        return self
+
+
+class DAFConfig(DocumentConfig):
+    """Settings for all that a script does. `output_dir`, `max_parallel_jobs`, `max_checkpoints_to_keep` and `verbose`
+    have an effect; the others are accepted, with a warning where they ask for something that is not there yet."""
+
+    output_dir: Path = Field(Path("daf_output"), strict=False)
+    """Where results are written."""
+    checkpoint_dir: Path | None = Field(None, strict=False)
+    max_checkpoints_to_keep: int = Field(5, ge=1)
+    max_parallel_jobs: int = Field(4, ge=1)
+    enable_gpu: bool = True
+    gpu_memory_fraction: float = Field(0.8, gt=0, le=1)
+    organize_by_operation: bool = True
+    verbose: bool = False
+    log_to_file: bool = True
+    monitor_system_stats: bool = True
+    track_experiments: bool = True
+
+    @model_validator(mode="after")
+    def _say_what_has_no_effect(self) -> Self:
+        idle = sorted(_without_effect(self))
+        if idle:
+            warnings.warn(f"DAFConfig: {', '.join(idle)} has no effect yet", UserWarning, stacklevel=3)
+        return self
+
+    def apply_logging(self) -> None:
+        """Lets the `daf` loggers say more if `verbose` is set."""
+        if self.verbose:
+            logging.getLogger("daf").setLevel(logging.DEBUG)
+
+
+def daf_load_config(config_path: str | Path) -> DAFConfig:
+    """Reads global settings from a YAML or JSON file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        daf.documents.DocumentError: it cannot be used.
+    """
+    return DAFConfig.from_yaml(config_path)
+
+
+_WORKING = {"output_dir", "max_checkpoints_to_keep", "max_parallel_jobs", "verbose"}
+
+
+def _without_effect(config: DAFConfig) -> Iterator[str]:
+    for name, field in DAFConfig.model_fields.items():
+        if name not in _WORKING and name in config.model_fields_set and getattr(config, name) != field.default:
+            yield name

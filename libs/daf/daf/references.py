@@ -1,0 +1,211 @@
+"""How documents and command lines name missions, policies and stored artifacts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from daf.documents import Scalar, nearest, scalar
+
+
+class Section(BaseModel):
+    """A part of a document: unknown keys are errors, types are meant as written, and assignment validates."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, validate_assignment=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.copy()
+        try:
+            super().__setattr__(name, value)
+        except ValidationError:  # pydantic checks the whole after it has assigned
+            self.__dict__.update(before)
+            raise
+
+
+def problem_at(location: tuple[str | int, ...], message: str) -> ValidationError:
+    """An error at a place of its own, for a validator of a whole model."""
+    problem = PydanticCustomError("inconsistent", "{message}", {"message": message})
+    return ValidationError.from_exception_data("document", [{"type": problem, "loc": location, "input": None}])
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _single(value: Any) -> Any:
+    if not isinstance(value, bool | int | float | str):
+        raise ValueError("should be a number, a text, true or false")
+    return value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
+"""A whole number that may be written as `1e6`."""
+
+SingleValue = Annotated[Any, AfterValidator(_single)]
+"""A `Scalar`, its type kept as written."""
+
+
+class StoredArtifact(Section):
+    """An object that is in the artifact store already."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int = Field(0, ge=0)
+    media_type: str = ""
+    owner: str = ""
+
+
+class MissionConfig(Section):
+    """A mission, with what changes it. A text stands for a mission without changes."""
+
+    mission: str = Field(min_length=1)
+    """Name as `daf missions` lists it."""
+    variants: list[str] = Field(default_factory=list)
+    cogs: int | None = Field(None, ge=1)
+    """Number of agents."""
+    max_steps: WholeNumber | None = Field(None, ge=1)
+    """Environment steps after which an episode ends."""
+    difficulty: str | None = None
+    map_seed: int | None = Field(None, ge=0)
+    """Pins the map; otherwise every episode's seed makes its own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, data: Any) -> Any:
+        return {"mission": data} if isinstance(data, str) else data
+
+    @model_serializer(mode="wrap")
+    def _to_name(self, handler: SerializerFunctionWrapHandler) -> Any:
+        data = {key: value for key, value in handler(self).items() if value not in (None, [])}
+        return data["mission"] if list(data) == ["mission"] else data
+
+
+class PolicyConfig(Section):
+    """A policy. A text stands for one in the syntax of `parse_policy`."""
+
+    policy: str | None = None
+    """Short name, as `daf policies` lists it, or class path."""
+    label: str | None = None
+    """What tables call it."""
+    code: list[str] | StoredArtifact | None = None
+    """The user's own files with the class."""
+    arguments: dict[str, SingleValue] = Field(default_factory=dict)
+    """Named arguments of the constructor."""
+    weights: str | StoredArtifact | None = None
+    """A PyTorch state dictionary: a file."""
+    checkpoint: str | None = None
+    """`trainingJobs/NAME/checkpoints/UPDATE` (or `latest`), or `sweeps/NAME/trials/NUMBER`; its policy is known."""
+    bundle: StoredArtifact | None = None
+    version: str | None = None
+    """`policyPackages/NAME/versions/VERSION`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: Any) -> Any:
+        return policy_fields(data) if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("policy", "checkpoint", "bundle", "version") if getattr(self, name)]
+        if len(given) != 1 and given != ["policy", "checkpoint"]:  # both: weights with where they come from
+            raise ValueError("name the policy by exactly one of policy, checkpoint, bundle and version")
+        if given == ["policy", "checkpoint"] and self.weights is None:
+            raise ValueError("a checkpoint knows its policy: leave the policy out")
+        if "policy" not in given and (self.arguments or self.code or self.weights):
+            raise ValueError(
+                f"code, arguments and weights belong to a policy that is named by its class, not to a {given[0]}"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _to_text(self, handler: SerializerFunctionWrapHandler) -> Any:
+        data = {key: value for key, value in handler(self).items() if value not in (None, {})}
+        return data["policy"] if list(data) == ["policy"] else data
+
+
+_CHECKPOINT = re.compile(r"(?:job|trainingJobs)/([^/]+)/checkpoints/([^/]+)")
+_TRIAL = re.compile(r"sweeps?/([^/]+)/trials/(\d+)")
+_PLAIN = re.compile(r"[\w.:-]+")
+_KEYS = ("class", "data", "kw.NAME", "proportion")
+
+
+def parse_policy(text: str) -> PolicyConfig:
+    """The policy that a text names.
+
+    - `random`, `lstm`: a short name, as `daf policies` lists it;
+    - `my_module.MyPolicy`: a class path;
+    - `class=X,data=F,kw.k=v`: CoGames' own syntax: class, file of weights, constructor arguments;
+    - `job/NAME/checkpoints/latest` or `.../UPDATE`: what a training job saved;
+    - `sweeps/NAME/trials/NUMBER`: what a trial trained.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    return PolicyConfig.model_validate(policy_fields(text))
+
+
+def policy_fields(text: str) -> dict[str, Any]:
+    """The fields of `PolicyConfig` that a text stands for; see `parse_policy`."""
+    if match := _CHECKPOINT.fullmatch(text):
+        return {"checkpoint": f"trainingJobs/{match[1]}/checkpoints/{match[2]}"}
+    if match := _TRIAL.fullmatch(text):
+        return {"checkpoint": f"sweeps/{match[1]}/trials/{match[2]}"}
+    if text.startswith("policyPackages/"):
+        return {"version": text}
+    if "=" in text:
+        return _from_pairs(text)
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is neither a policy's short name nor a class path nor class=X,data=F,kw.k=v")
+    policy, _, weights = text.partition(":")
+    return {"policy": policy, **({"weights": weights} if weights else {})}
+
+
+def proportion_of(text: str) -> tuple[str, float | None]:
+    """CoGames' syntax without its `proportion=N`, and that number.
+
+    Raises:
+        ValueError: the proportion is no number.
+    """
+    kept, proportion = [], None
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key.strip() == "proportion":
+            proportion = float(value)
+        else:
+            kept.append(part)
+    return ",".join(kept), proportion
+
+
+def _from_pairs(text: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    arguments: dict[str, Scalar] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value:
+            raise ValueError(f"{part[:80]!r} in {text[:80]!r} is not KEY=VALUE")
+        match key.split(".", 1):
+            case ["class"]:
+                fields["policy"] = value
+            case ["data"]:
+                fields["weights"] = value
+            case ["kw", name]:
+                arguments[name] = scalar(value)
+            case _:
+                raise ValueError(f"{key[:40]!r} is not one of {', '.join(_KEYS)}{nearest(key, _KEYS)}")
+    if "policy" not in fields:
+        raise ValueError(f"{text[:80]!r} names no class: begin with class=CLASS")
+    return {**fields, **({"arguments": arguments} if arguments else {})}
