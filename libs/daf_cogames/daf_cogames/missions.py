@@ -6,8 +6,10 @@ processes is a `Mission`: names and numbers, from which every process builds the
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,13 @@ def build_mission(mission: Mission) -> MettaGridConfig:
     One simulation is made and thrown away (0.1 s on most maps, 6 s on the largest), since whether a map holds the
     agents shows only there. Raises MissionError.
     """
+    config = apply_mission(mission)
+    _check_simulates(mission, config)
+    return config
+
+
+def apply_mission(mission: Mission) -> MettaGridConfig:
+    """The config alone, without the simulation that shows whether its map can be made. Raises MissionError."""
     _check_numbers(mission)
     check_name(mission.name, "name", mission_names(), "mission")
     for index, variant in enumerate(mission.variants):
@@ -66,7 +75,6 @@ def build_mission(mission: Mission) -> MettaGridConfig:
     config = _make_config(mission)
     if mission.map_seed is not None:
         _fix_map(config, mission)
-    _check_simulates(mission, config)
     return config
 
 
@@ -193,8 +201,19 @@ def _check_simulates(mission: Mission, config: MettaGridConfig) -> None:
 
 def _build_failure(mission: Mission, error: Exception, agents: int | None = None) -> MissionError:
     cause = " ".join(str(error).split())[:500] or type(error).__name__
-    too_many = any(sign in cause for sign in ("number of cogs", "Number of agents", "cells"))
     with_agents = f" with {agents} agents" if agents is not None else ""
-    hint = "; choose another number of cogs" if too_many else ""
-    field = "cogs" if too_many else "variants" if "variant" in cause.lower() else "name"
-    return MissionError(field, f"mission {mission.name} does not build{with_agents}: {cause}{hint}")
+    message = f"mission {mission.name} does not build{with_agents}: {cause}"
+    if any(sign in cause for sign in ("number of cogs", "Number of agents", "cells")):
+        return MissionError("cogs", f"{message}; choose another number of cogs")
+    build = apply_mission if agents is None else build_mission
+    return MissionError("variants" if _fails_by_its_variants(mission, build) else "name", message)
+
+
+def _fails_by_its_variants(mission: Mission, build: Callable[[Mission], MettaGridConfig]) -> bool:
+    if not mission.variants:
+        return False
+    try:
+        build(dataclasses.replace(mission, variants=()))
+    except MissionError:
+        return False
+    return True

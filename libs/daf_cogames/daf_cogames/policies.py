@@ -85,11 +85,9 @@ def load_policy_class(source: PolicySource) -> type[MultiAgentPolicy]:
         raise PolicyError("class_path", f"cannot import {class_path!r}: {last_line(error)}") from error
     if not inspect.isclass(symbol):
         raise PolicyError("class_path", f"{class_path} is not a class but a {type(symbol).__name__}")
-    if issubclass(symbol, AgentPolicy):
-        message = f"{class_path} is an AgentPolicy; name the MultiAgentPolicy whose agent_policy() returns it"
-        raise PolicyError("class_path", message)
     if not issubclass(symbol, MultiAgentPolicy):
-        raise PolicyError("class_path", f"{class_path} is not a mettagrid MultiAgentPolicy")
+        hint = "; name the one whose agent_policy() returns it" if issubclass(symbol, AgentPolicy) else ""
+        raise PolicyError("class_path", f"{class_path} is not a mettagrid MultiAgentPolicy{hint}")
     return symbol
 
 

@@ -104,7 +104,7 @@ def test_weights_that_do_not_load_are_the_weights_fault(environment: PolicyEnvIn
         ("quitting_policies.Policy", {}, "class_path", "SystemExit: 3"),
         ("own_policies.function", {}, "class_path", "not a class"),
         ("own_policies.Stranger", {}, "class_path", "not a mettagrid MultiAgentPolicy"),
-        ("own_policies.Agent", {}, "class_path", "is an AgentPolicy"),
+        ("own_policies.Agent", {}, "class_path", "name the one whose agent_policy() returns it"),
         ("own_policies.Exploding", {}, "class_path", "RuntimeError: out of luck"),
         ("own_policies.Quitting", {}, "class_path", "SystemExit: 0"),
         ("own_policies.Demanding", {}, "arguments.size", "needs a value for 'size'"),
