@@ -20,6 +20,7 @@ from typing import Any
 
 from cogames.cogs_vs_clips.reward_variants import AVAILABLE_REWARD_VARIANTS
 from cogames.cogs_vs_clips.variants import HIDDEN_VARIANTS, VARIANTS
+from mettagrid.policy.loader import discover_and_register_policies
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.policy_registry import get_policy_registry
 
