@@ -1,0 +1,290 @@
+"""Requests of the statistics service to rows, checked, and what it found to responses."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from daf_common import names
+from daf_common.errors import InvalidArgument, Violation
+from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_protos.statistics.v1.statistics_service_pb2 import (
+    ComparePoliciesRequest,
+    ComparePoliciesResponse,
+    Metric,
+    MetricPoint,
+    MetricSeries,
+    PolicySummary,
+    ReadMetricsRequest,
+    RecordEpisodesRequest,
+    RecordMetricsRequest,
+    Verdict,
+)
+from daf_statistics import comparison
+from daf_statistics.comparison import MAX_CONFIDENCE, MIN_CONFIDENCE, Comparison
+from daf_statistics.metrics import Point, thinned
+from daf_statistics.samples import UnknownMetricError
+from daf_statistics.summary import Summary
+
+MAX_NAME = 200
+"""Characters of a metric's name."""
+
+_SOURCES = (names.TRAINING_JOB, names.EVALUATION, names.SWEEP, names.TRIAL, names.DEPLOYMENT, names.PIPELINE)
+_SEED_LIMIT = 2**32
+_YEAR_10000_SECONDS = 253_402_300_800
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_KNOWN_SHOWN = 200
+
+_VERDICTS = {
+    comparison.Verdict.FIRST_BETTER: Verdict.VERDICT_FIRST_BETTER,
+    comparison.Verdict.SECOND_BETTER: Verdict.VERDICT_SECOND_BETTER,
+    comparison.Verdict.UNDECIDED: Verdict.VERDICT_UNDECIDED,
+    comparison.Verdict.DEGENERATE: Verdict.VERDICT_DEGENERATE,
+    comparison.Verdict.INVALID: Verdict.VERDICT_INVALID,
+}
+
+
+def source_name(name: str, field: str) -> str:
+    """The checked resource name of something that has numbers.
+
+    Raises:
+        InvalidArgument: it is none; names the field.
+    """
+    for kind in _SOURCES:
+        try:
+            kind.parse(name)
+            return name
+        except InvalidArgument:
+            continue
+    shown = name if len(name) <= 80 else name[:77] + "..."
+    raise InvalidArgument.field(field, f"{shown!r} is not a resource name like {names.TRAINING_JOB.pattern}")
+
+
+def evaluation_name(name: str, field: str) -> str:
+    """The checked resource name of an evaluation.
+
+    Raises:
+        InvalidArgument: it is none; names the field.
+    """
+    names.EVALUATION.parse(name, field)
+    return name
+
+
+def metric_name(metric: Metric) -> str:
+    """The checked name of the metric in a request.
+
+    Raises:
+        InvalidArgument: it cannot be one; names the field.
+    """
+    if problem := _name_problem(metric.name):
+        raise InvalidArgument.field("metric.name", problem)
+    return metric.name
+
+
+def unknown_metric(error: UnknownMetricError) -> InvalidArgument:
+    """The error for a metric that no episode can have, with the names that there are."""
+    shown = ", ".join(error.known[:_KNOWN_SHOWN]) + (", ..." if len(error.known) > _KNOWN_SHOWN else "")
+    return InvalidArgument.field("metric.name", f"{error.name!r} is not known; known are: {shown}")
+
+
+def metric_rows(request: RecordMetricsRequest) -> list[dict[str, Any]]:
+    """The rows of all values in a request, in the order of their keys.
+
+    Raises:
+        InvalidArgument: names all fields that are wrong.
+    """
+    source_name(request.source, "source")
+    violations: list[Violation] = []
+    rows = []
+    for number, point in enumerate(request.points):
+        field = f"points[{number}]"
+        violations += _point_violations(point, field)
+        if violations:
+            continue
+        time_us = point.time.ToMicroseconds()
+        values = {**point.values, **dict.fromkeys(point.non_finite, math.nan)}
+        rows += [
+            {
+                "source": request.source,
+                "metric": name,
+                "step": point.step,
+                "agent_steps": point.agent_steps,
+                "time_us": time_us,
+                "value": value if math.isfinite(value) else None,
+            }
+            for name, value in values.items()
+        ]
+    if violations:
+        raise InvalidArgument.of(violations)
+    # In one order everywhere, so that two writers of the same rows do not lock each other out.
+    return sorted(rows, key=lambda row: (row["metric"], row["step"]))
+
+
+def check_read_metrics(request: ReadMetricsRequest) -> None:
+    """Checks a request for series.
+
+    Raises:
+        InvalidArgument: names all fields that are wrong.
+    """
+    source_name(request.source, "source")
+    violations = [
+        Violation(f"metrics[{number}]", problem)
+        for number, name in enumerate(request.metrics)
+        if (problem := _name_problem(name))
+    ]
+    if request.max_points < 0:
+        violations.append(Violation("max_points", f"{request.max_points} is negative: use 0 for all"))
+    if violations:
+        raise InvalidArgument.of(violations)
+
+
+def series_message(metric: str, points: Sequence[Point], max_points: int) -> MetricSeries:
+    """One series for the wire."""
+    shown = thinned(points, max_points)
+    series = MetricSeries(
+        metric=metric,
+        steps=[point.step for point in shown],
+        agent_steps=[point.agent_steps for point in shown],
+        values=[math.nan if point.value is None else point.value for point in shown],
+    )
+    for point in shown:
+        series.times.add().FromMicroseconds(point.time_us)
+    return series
+
+
+def episode_rows(request: RecordEpisodesRequest) -> list[dict[str, Any]]:
+    """The rows of all episodes in a request, in the order of their keys.
+
+    Raises:
+        InvalidArgument: names all fields that are wrong.
+    """
+    violations: list[Violation] = []
+    for number, episode in enumerate(request.episodes):
+        violations += _episode_violations(episode, f"episodes[{number}]")
+        if episode.evaluation != request.episodes[0].evaluation:
+            violations.append(
+                Violation(f"episodes[{number}].evaluation", "all episodes of a request are of one evaluation")
+            )
+    if violations:
+        raise InvalidArgument.of(violations)
+    rows = [
+        {
+            "evaluation": episode.evaluation,
+            "scenario": episode.scenario,
+            "episode": episode.index,
+            "digest": episode.digest,
+            "message": episode.SerializeToString(),
+        }
+        for episode in request.episodes
+    ]
+    return sorted(rows, key=lambda row: (row["scenario"], row["episode"]))
+
+
+def summary_message(policy: int, summary: Summary, forfeits: int) -> PolicySummary:
+    """A policy's score for the wire."""
+    message = PolicySummary(
+        policy=policy,
+        episodes=len(summary.values),
+        forfeits=forfeits,
+        mean=summary.mean,
+        standard_error=summary.standard_error,
+        values=summary.values,
+        copies=summary.copies,
+    )
+    if summary.interval:
+        message.interval_low, message.interval_high = summary.interval
+    return message
+
+
+def check_comparison(request: ComparePoliciesRequest) -> float:
+    """Checks a request for a comparison; returns the confidence level.
+
+    Raises:
+        InvalidArgument: names all fields that are wrong.
+    """
+    evaluation_name(request.first.evaluation, "first.evaluation")
+    evaluation_name(request.second.evaluation, "second.evaluation")
+    violations = [
+        Violation(f"{field}.policy", f"{side.policy} is negative: policies are numbered from 0")
+        for field, side in (("first", request.first), ("second", request.second))
+        if side.policy < 0
+    ]
+    if request.first == request.second:
+        violations.append(Violation("second", "is the same as first: name two policies"))
+    confidence = request.confidence or comparison.DEFAULT_CONFIDENCE
+    if not MIN_CONFIDENCE <= confidence <= MAX_CONFIDENCE:  # also true of NaN
+        violations.append(
+            Violation("confidence", f"{confidence:g} is not between {MIN_CONFIDENCE} and {MAX_CONFIDENCE}")
+        )
+    if violations:
+        raise InvalidArgument.of(violations)
+    return confidence
+
+
+def comparison_message(outcome: Comparison, copies: int) -> ComparePoliciesResponse:
+    """A comparison for the wire."""
+    message = ComparePoliciesResponse(
+        verdict=_VERDICTS[outcome.verdict],
+        sentence=outcome.sentence,
+        pairs=outcome.pairs,
+        difference=outcome.difference,
+        p_value=outcome.p_value,
+        method=outcome.method,
+        copies=copies,
+        correlation=outcome.correlation,
+    )
+    if outcome.interval:
+        message.interval_low, message.interval_high = outcome.interval
+    return message
+
+
+def _name_problem(name: str) -> str:
+    if not name:
+        return "is empty"
+    if len(name) > MAX_NAME:
+        return f"has {len(name)} characters, more than {MAX_NAME}"
+    return "" if name.isprintable() else "has characters that cannot be printed"
+
+
+def _point_violations(point: MetricPoint, field: str) -> list[Violation]:
+    violations = [
+        Violation(f"{field}.{name}", f"{value} is negative")
+        for name, value in (("step", point.step), ("agent_steps", point.agent_steps))
+        if value < 0
+    ]
+    if not 0 <= point.time.seconds < _YEAR_10000_SECONDS or not 0 <= point.time.nanos < 10**9:
+        violations.append(Violation(f"{field}.time", "is not between 1970 and 9999"))
+    for name in (*point.values, *point.non_finite):
+        if problem := _name_problem(name):
+            violations.append(Violation(f"{field}.values", f"the metric name {name[:40]!r} {problem}"))
+    return violations
+
+
+def _episode_violations(episode: Episode, field: str) -> list[Violation]:
+    found: list[tuple[str, str]] = []
+    try:
+        evaluation_name(episode.evaluation, f"{field}.evaluation")
+    except InvalidArgument as error:
+        found.append(("evaluation", error.violations[0].message))
+    found += [
+        (name, f"{value} is negative")
+        for name in ("scenario", "index", "steps", "max_steps")
+        if (value := getattr(episode, name)) < 0
+    ]
+    if not 0 <= episode.seed < _SEED_LIMIT:
+        found.append(("seed", f"{episode.seed} is not between 0 and 2^32 - 1"))
+    if not episode.seats or min(episode.seats) < 0:
+        found.append(("seats", "name a policy, numbered from 0, for every seat"))
+    if len(episode.rewards) != len(episode.seats):
+        found.append(("rewards", f"there are {len(episode.rewards)} for {len(episode.seats)} seats"))
+    for name in ("action_timeouts", "agent_statistics"):
+        if len(getattr(episode, name)) not in (0, len(episode.seats)):
+            found.append((name, f"there are {len(getattr(episode, name))} for {len(episode.seats)} seats"))
+    for number, forfeit in enumerate(episode.forfeits):
+        if not (forfeit.subject.isascii() and forfeit.subject.isdecimal() and len(forfeit.subject) < 10):
+            found.append((f"forfeits[{number}].subject", f"{forfeit.subject[:40]!r} is not the number of a policy"))
+    if not _SHA256.fullmatch(episode.digest):
+        found.append(("digest", "use 64 lower-case hexadecimal digits"))
+    return [Violation(f"{field}.{name}", message) for name, message in found]

@@ -1,0 +1,53 @@
+"""The statistics service, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from daf_common.migrations import upgrade
+from daf_common.service import Context, run
+from daf_common.settings import ServiceSettings
+from daf_common.store import Store
+from daf_protos.statistics.v1.statistics_service_pb2 import DESCRIPTOR
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import add_StatisticsServiceServicer_to_server
+from daf_statistics.samples import KnownStatistics
+from daf_statistics.servicer import StatisticsServicer
+from daf_statistics.store import MIGRATIONS
+
+
+class Statistics:
+    """The service; see `daf_common.service.Service`."""
+
+    def __init__(self, store: Store, known: KnownStatistics) -> None:
+        self.store = store
+        self._servicer = StatisticsServicer(store, known)
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """See `Service.register`."""
+        add_StatisticsServiceServicer_to_server(self._servicer, server)
+        return [DESCRIPTOR.services_by_name["StatisticsService"].full_name]
+
+    async def start(self) -> None:
+        """See `Service.start`. Nothing happens but on request."""
+
+    async def stop(self) -> None:
+        """See `Service.stop`."""
+        self.store.close()
+
+
+def build(context: Context) -> Statistics:
+    """The service with its database brought up to date."""
+    store = Store(context.settings.database("statistics"), "statistics")
+    upgrade(store, MIGRATIONS)
+    return Statistics(store, KnownStatistics())
+
+
+def main() -> None:
+    """Runs the service in a process of its own."""
+    run(ServiceSettings(), lambda context: [build(context)])
+
+
+if __name__ == "__main__":
+    main()

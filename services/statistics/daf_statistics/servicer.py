@@ -1,0 +1,165 @@
+"""The statistics service on the wire: requests to transactions and pure functions."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import grpc
+
+from daf_common import pages
+from daf_common.errors import NotFound, ResourceExhausted
+from daf_common.store import Store, Transaction
+from daf_protos.statistics.v1 import statistics_service_pb2 as pb
+from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceServicer
+from daf_statistics import convert, store
+from daf_statistics.comparison import Comparison, Verdict, compare
+from daf_statistics.samples import (
+    KnownStatistics,
+    Samples,
+    UnknownMetricError,
+    distinct_pairs,
+    pairs_across,
+    pairs_within,
+)
+from daf_statistics.summary import evaluation_digest, summarize
+
+log = logging.getLogger(__name__)
+
+MAX_RESPONSE_BYTES = 3 << 20
+"""Clients take messages of at most 4 MiB."""
+
+type Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class StatisticsServicer(StatisticsServiceServicer):
+    """Answers the calls of `StatisticsService`."""
+
+    def __init__(self, database: Store, known: KnownStatistics) -> None:
+        self._store = database
+        self._known = known
+
+    async def RecordMetrics(self, request: pb.RecordMetricsRequest, context: Call) -> pb.RecordMetricsResponse:
+        rows = convert.metric_rows(request)
+        recorded = await self._store.run(store.add_metrics, rows) if rows else 0
+        return pb.RecordMetricsResponse(recorded=recorded)
+
+    async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Call) -> pb.ReadMetricsResponse:
+        convert.check_read_metrics(request)
+        return await self._store.read(_read_metrics, request)
+
+    async def ListMetrics(self, request: pb.ListMetricsRequest, context: Call) -> pb.ListMetricsResponse:
+        source = convert.source_name(request.source, "source")
+        return pb.ListMetricsResponse(metrics=await self._store.read(store.metric_names, source))
+
+    async def RecordEpisodes(self, request: pb.RecordEpisodesRequest, context: Call) -> pb.RecordEpisodesResponse:
+        rows = convert.episode_rows(request)
+        if not rows:
+            return pb.RecordEpisodesResponse()
+        recorded, different = await self._store.run(store.add_episodes, rows)
+        for scenario, index in different:
+            log.warning(
+                "episode %s of scenario %s of %s came again with another digest; the first is kept",
+                index,
+                scenario,
+                rows[0]["evaluation"],
+            )
+        return pb.RecordEpisodesResponse(recorded=recorded)
+
+    async def ListEpisodes(self, request: pb.ListEpisodesRequest, context: Call) -> pb.ListEpisodesResponse:
+        evaluation = convert.evaluation_name(request.evaluation, "evaluation")
+        size = pages.page_size(request.page_size)
+        scope = f"ListEpisodes/{evaluation}"
+        after = pages.decode(scope, request.page_token)
+        return await self._store.read(_page_of_episodes, evaluation, scope, after, size)
+
+    async def SummarizeEvaluation(
+        self, request: pb.SummarizeEvaluationRequest, context: Call
+    ) -> pb.SummarizeEvaluationResponse:
+        evaluation = convert.evaluation_name(request.evaluation, "evaluation")
+        samples = await self._samples(evaluation, convert.metric_name(request.metric))
+        return await asyncio.to_thread(_summarize, samples)
+
+    async def ComparePolicies(self, request: pb.ComparePoliciesRequest, context: Call) -> pb.ComparePoliciesResponse:
+        confidence = convert.check_comparison(request)
+        metric = convert.metric_name(request.metric)
+        first = await self._samples(request.first.evaluation, metric)
+        same = request.second.evaluation == request.first.evaluation
+        second = first if same else await self._samples(request.second.evaluation, metric)
+        return await asyncio.to_thread(_compare, request, metric, confidence, first, second)
+
+    async def DeleteNumbers(self, request: pb.DeleteNumbersRequest, context: Call) -> pb.DeleteNumbersResponse:
+        await self._store.run(store.delete_numbers, convert.source_name(request.name, "name"))
+        return pb.DeleteNumbersResponse()
+
+    async def _samples(self, evaluation: str, metric: str) -> Samples:
+        try:
+            samples = await self._store.read(store.samples, evaluation, metric, self._known)
+        except UnknownMetricError as error:
+            raise convert.unknown_metric(error) from None
+        if not samples.digests:
+            raise NotFound(f"no episodes of {evaluation} are recorded")
+        return samples
+
+
+def _read_metrics(tx: Transaction, request: pb.ReadMetricsRequest) -> pb.ReadMetricsResponse:
+    response = pb.ReadMetricsResponse()
+    size = 0
+    after = request.after_step if request.HasField("after_step") else None
+    for metric, points in store.series(tx, request.source, request.metrics, after):
+        series = convert.series_message(metric, points, request.max_points)
+        size += series.ByteSize()
+        if size > MAX_RESPONSE_BYTES:
+            raise ResourceExhausted(
+                f"the series of {request.source} do not fit into one response: set max_points, or ask for fewer metrics"
+            )
+        response.series.append(series)
+    return response
+
+
+def _page_of_episodes(
+    tx: Transaction, evaluation: str, scope: str, after: tuple[str | int, ...], size: int
+) -> pb.ListEpisodesResponse:
+    response = pb.ListEpisodesResponse()
+    position = (int(after[0]), int(after[1])) if after else None
+    left = MAX_RESPONSE_BYTES
+    for message in store.page_of_episodes(tx, evaluation, position, size + 1):
+        left -= len(message)
+        if response.episodes and (len(response.episodes) == size or left < 0):
+            last = response.episodes[-1]
+            response.next_page_token = pages.encode(scope, last.scenario, last.index)
+            break
+        response.episodes.append(Episode.FromString(message))
+    return response
+
+
+def _summarize(samples: Samples) -> pb.SummarizeEvaluationResponse:
+    return pb.SummarizeEvaluationResponse(
+        policies=[
+            convert.summary_message(policy, summarize(of_policy), samples.forfeits[policy])
+            for policy, of_policy in sorted(samples.by_policy.items())
+        ],
+        digest=evaluation_digest(samples.digests),
+        episodes=len(samples.digests),
+    )
+
+
+def _compare(
+    request: pb.ComparePoliciesRequest, metric: str, confidence: float, first: Samples, second: Samples
+) -> pb.ComparePoliciesResponse:
+    mine = first.by_policy.get(request.first.policy, [])
+    theirs = second.by_policy.get(request.second.policy, [])
+    for side, samples in ((request.first, mine), (request.second, theirs)):
+        if not samples:
+            sentence = f"Policy {side.policy} has no episode of {side.evaluation} that counts."
+            return convert.comparison_message(Comparison(Verdict.INVALID, sentence, 0), copies=0)
+    pairs = pairs_within(mine, theirs) if first is second else []
+    pairs = pairs or pairs_across(mine, theirs)
+    if not pairs:
+        sentence = "No episode of the one has the mission, seed, steps and seats of an episode of the other."
+        return convert.comparison_message(Comparison(Verdict.INVALID, sentence, 0), copies=0)
+    counted = distinct_pairs(pairs)
+    outcome = compare(metric, [a.value for a, _ in counted], [b.value for _, b in counted], confidence)
+    return convert.comparison_message(outcome, copies=len(pairs) - len(counted))

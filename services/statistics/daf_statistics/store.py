@@ -1,0 +1,149 @@
+"""The tables of the statistics service, and the only SQL that reads and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from daf_common.store import Transaction
+from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_statistics.metrics import Point
+from daf_statistics.samples import KnownStatistics, Samples, find_source, read_samples
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+TABLES = sa.MetaData()
+
+METRICS = sa.Table(
+    "metrics",
+    TABLES,
+    sa.Column("source", sa.String(200), primary_key=True),
+    sa.Column("metric", sa.String(200), primary_key=True),
+    sa.Column("step", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("agent_steps", sa.BigInteger, nullable=False),
+    sa.Column("time_us", sa.BigInteger, nullable=False),
+    sa.Column("value", sa.Double, nullable=True),
+    sqlite_with_rowid=False,  # the rows are short and read in the order of their key
+)
+"""One row a value. `time_us`: microseconds since 1970; `value`: NULL where it was not finite."""
+
+EPISODES = sa.Table(
+    "episodes",
+    TABLES,
+    sa.Column("evaluation", sa.String(200), primary_key=True),
+    sa.Column("scenario", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("episode", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("message", sa.LargeBinary, nullable=False),
+)
+"""One row an episode, by its index in the scenario; `message` is the serialized `Episode`."""
+
+_INSERTS: dict[tuple[str, str], sa.Executable] = {
+    (dialect.__name__.rpartition(".")[2], table.name): dialect.insert(table)
+    .on_conflict_do_nothing()
+    .execution_options(preserve_rowcount=True)
+    for dialect in (sqlite, postgresql)
+    for table in (METRICS, EPISODES)
+}
+
+_STREAMED_ROWS = 500
+
+
+def add_metrics(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
+    """Adds values; returns how many were new. What is there stays."""
+    return _add(tx, METRICS, rows)
+
+
+def series(
+    tx: Transaction, source: str, metrics: Sequence[str], after_step: int | None
+) -> Iterator[tuple[str, list[Point]]]:
+    """The points of a source by metric name, each in the order of steps."""
+    query = sa.select(
+        METRICS.c.metric, METRICS.c.step, METRICS.c.agent_steps, METRICS.c.time_us, METRICS.c.value
+    ).where(METRICS.c.source == source)
+    if metrics:
+        query = query.where(METRICS.c.metric.in_(list(metrics)))
+    if after_step is not None:
+        query = query.where(METRICS.c.step > after_step)
+    name, points = "", list[Point]()
+    for row in tx.execute(query.order_by(METRICS.c.metric, METRICS.c.step)):
+        if row.metric != name and points:
+            yield name, points
+            points = []
+        name = row.metric
+        points.append(Point(row.step, row.agent_steps, row.time_us, row.value))
+    if points:
+        yield name, points
+
+
+def metric_names(tx: Transaction, source: str) -> list[str]:
+    """The names of a source's series, in alphabetical order."""
+    names = sa.select(METRICS.c.metric).where(METRICS.c.source == source).distinct().order_by(METRICS.c.metric)
+    return list(tx.execute(names).scalars())
+
+
+def add_episodes(tx: Transaction, rows: Sequence[dict[str, Any]]) -> tuple[int, list[tuple[int, int]]]:
+    """Adds episodes of one evaluation. What is there stays.
+
+    Returns:
+        How many were new, and the scenario and index of those that were there with another digest.
+    """
+    recorded = _add(tx, EPISODES, rows)
+    if recorded == len(rows):
+        return recorded, []
+    wanted = {(row["scenario"], row["episode"]): row["digest"] for row in rows}
+    stored = sa.select(EPISODES.c.scenario, EPISODES.c.episode, EPISODES.c.digest).where(
+        EPISODES.c.evaluation == rows[0]["evaluation"],
+        EPISODES.c.scenario.in_({scenario for scenario, _ in wanted}),
+        EPISODES.c.episode.in_({episode for _, episode in wanted}),
+    )
+    return recorded, [
+        (row.scenario, row.episode)
+        for row in tx.execute(stored)
+        if wanted.get((row.scenario, row.episode), row.digest) != row.digest  # the query finds more than these pairs
+    ]
+
+
+def page_of_episodes(tx: Transaction, evaluation: str, after: tuple[int, int] | None, limit: int) -> Iterator[bytes]:
+    """The messages of an evaluation's episodes by scenario and index, from after the given ones."""
+    query = sa.select(EPISODES.c.message).where(EPISODES.c.evaluation == evaluation)
+    if after:
+        query = query.where(sa.tuple_(EPISODES.c.scenario, EPISODES.c.episode) > sa.tuple_(*after))
+    query = query.order_by(EPISODES.c.scenario, EPISODES.c.episode).limit(limit)
+    yield from tx.execute(query.execution_options(yield_per=_STREAMED_ROWS)).scalars()
+
+
+def episodes(tx: Transaction, evaluation: str) -> Iterator[Episode]:
+    """All episodes of an evaluation, by scenario and index; read bit by bit, since there may be many."""
+    query = (
+        sa.select(EPISODES.c.message)
+        .where(EPISODES.c.evaluation == evaluation)
+        .order_by(EPISODES.c.scenario, EPISODES.c.episode)
+        .execution_options(yield_per=_STREAMED_ROWS)
+    )
+    for message in tx.execute(query).scalars():
+        yield Episode.FromString(message)
+
+
+def samples(tx: Transaction, evaluation: str, metric: str, known: KnownStatistics) -> Samples:
+    """The samples of a metric in an evaluation.
+
+    Raises:
+        UnknownMetricError: the name is not known and no episode has it.
+    """
+    source = find_source(episodes(tx, evaluation), metric, known)
+    return read_samples(episodes(tx, evaluation), metric, source)
+
+
+def delete_numbers(tx: Transaction, name: str) -> None:
+    """Deletes all that is recorded of a source of metrics or of an evaluation."""
+    tx.execute(sa.delete(METRICS).where(METRICS.c.source == name))
+    tx.execute(sa.delete(EPISODES).where(EPISODES.c.evaluation == name))
+
+
+def _add(tx: Transaction, table: sa.Table, rows: Iterable[dict[str, Any]]) -> int:
+    return tx.execute(_INSERTS[tx.connection.dialect.name, table.name], rows).rowcount

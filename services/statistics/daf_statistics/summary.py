@@ -1,0 +1,68 @@
+"""A policy's score: the mean over its episodes, with how sure it is."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from daf_statistics.samples import Sample, distinct
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a policy's samples of one metric come to."""
+
+    mean: float | None
+    """None without samples."""
+    standard_error: float | None
+    """Of the mean; None below two samples that are no copies."""
+    interval: tuple[float, float] | None
+    """Student's 95 % interval of the mean; None where there is no standard error or the samples do not vary."""
+    copies: int
+    """How many of the samples are copies of others. They count in the mean, which so is the one that cogames
+    computes, but not in the standard error."""
+    values: tuple[float, ...]
+    """The samples' values in their order."""
+
+
+def summarize(samples: Sequence[Sample]) -> Summary:
+    """Summarizes the samples of one policy."""
+    values = tuple(sample.value for sample in samples)
+    independent = [sample.value for sample in distinct(samples)]
+    mean = math.fsum(values) / len(values) if values else None
+    error = standard_error(independent)
+    interval = None
+    if mean is not None and error:
+        margin = error * t_quantile(len(independent) - 1, CONFIDENCE)
+        interval = (mean - margin, mean + margin)
+    return Summary(mean, error, interval, len(values) - len(independent), values)
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean of independent values; None below two."""
+    count = len(values)
+    if count < 2:
+        return None
+    if min(values) == max(values):
+        return 0.0  # exactly, whatever rounding would make of it
+    mean = math.fsum(values) / count
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+
+
+def t_quantile(degrees_of_freedom: int, confidence: float) -> float:
+    """Half-width, in standard errors, of Student's two-sided interval."""
+    from scipy.special import stdtrit  # heavy, so imported at first use
+
+    return float(stdtrit(degrees_of_freedom, (1 + confidence) / 2))
+
+
+def evaluation_digest(digests: Iterable[tuple[int, int, str]]) -> str:
+    """SHA-256 (hex) over the (scenario, index, digest) of episodes, which come in the order of scenario and index."""
+    sha256 = hashlib.sha256()
+    for scenario, index, digest in digests:
+        sha256.update(f"{scenario}/{index}:{digest}\n".encode())
+    return sha256.hexdigest()
