@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from daf_common.service import Context, Host, Service, run
 from daf_common.settings import ServiceSettings
 from daf_standalone.settings import Home
-from daf_standalone.stack import build, embedded_settings
+from daf_standalone.stack import Backends, build, embedded_settings
 from tests.standin import StandIn
 
 
@@ -19,11 +19,11 @@ def standin_host(home: Home, training_seconds: float = 0.0, database_url: str = 
     settings.database_url = database_url
     settings.drain_seconds = 0
     context = Context(settings)
-    return Host(context, _build(context, home, training_seconds))
+    return Host(context, _build(context, training_seconds))
 
 
-def _build(context: Context, home: Home, training_seconds: float) -> Sequence[Service]:
-    return build(context, home, StandIn(training_seconds))
+def _build(context: Context, training_seconds: float) -> Sequence[Service]:
+    return build(context, Backends(StandIn(training_seconds), StandIn()))
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     home.socket().unlink(missing_ok=True)
     settings = embedded_settings(home)
     seconds = float(os.environ.get("DAF_STANDIN_SECONDS", "0.01"))
-    run(settings, lambda context: _build(context, home, seconds))
+    run(settings, lambda context: _build(context, seconds))
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def terminal_events(home: Home) -> Counter[str]:
 
 
 @pytest.fixture(scope="module")
-async def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    digest, events = await run_sweep(Stack(tmp_path_factory.mktemp("calm") / "home"))
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    digest, events = asyncio.run(run_sweep(Stack(tmp_path_factory.mktemp("calm") / "home")))
     assert set(events.values()) == {1}
     return digest
 

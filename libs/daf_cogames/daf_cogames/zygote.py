@@ -4,8 +4,8 @@ It reads requests from standard input, a JSON object a line: `{"directory", "arg
 worker that runs `daf_cogames.runner.main(argv)`, and answers with a line, `{"pid"}`. It never imports grpc (which must
 not be loaded before a fork), starts no threads, and ends when its input does; its workers live on.
 
-In its directory a worker has `lock`, locked as long as it lives; `pid`, to be believed while the lock is held; `log`, what
-it printed; and in the end `exit`, its exit code (negative: the signal that ended it).
+In its directory a worker has `lock`, locked as long as it lives; `pid`, to be believed while the lock is held; `log`,
+what it printed; and in the end `exit`, its exit code (negative: the signal that ended it).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import importlib
 import json
 import os
 import selectors
@@ -25,15 +26,9 @@ from pathlib import Path
 
 def preload() -> None:
     """Imports what workers need."""
-    import cogames.cli.mission
-    import cogames.train
-    import mettagrid.runner.rollout
-    import torch
-
-    import daf_cogames.episodes
-    import daf_cogames.train  # noqa: F401
-
-    torch.set_num_threads(1)  # a fork does not take threads along
+    for module in ("cogames.cli.mission", "cogames.train", "mettagrid.runner.rollout", "daf_cogames.episodes"):
+        importlib.import_module(module)
+    importlib.import_module("torch").set_num_threads(1)  # a fork does not take threads along
     if "grpc" in sys.modules:
         raise RuntimeError("grpc is loaded: workers could not be forked")
 

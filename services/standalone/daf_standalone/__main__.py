@@ -9,7 +9,7 @@ import sys
 from daf_common.service import run
 from daf_common.settings import ServiceSettings
 from daf_standalone.settings import Home
-from daf_standalone.stack import build, embedded_settings
+from daf_standalone.stack import build, embedded_settings, local_backends
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     home.socket().unlink(missing_ok=True)  # left by a stack that was killed; the lock says that none runs
     settings = embedded_settings(home)
     home.address.write_text(f"{settings.listen}\n")
-    run(settings, lambda context: build(context, home))
+    run(settings, lambda context: build(context, local_backends(home)))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import daf_deployment.main
 import daf_evaluation.main
 import daf_scheduler.main
 import daf_statistics.main
 import daf_training.main
-from daf_common.local_backend import LocalBackend
+from daf_common.local_backend import LocalBackend, Zygote
 from daf_common.service import Context, Service
 from daf_common.settings import ServiceSettings
 from daf_common.workloads import Backend
@@ -30,19 +31,29 @@ def embedded_settings(home: Home) -> ServiceSettings:
     )
 
 
-def build(context: Context, home: Home, backend: Backend | None = None) -> Sequence[Service]:
-    """The five services, in the order in which they start: those that are called before those that call.
+@dataclass(frozen=True)
+class Backends:
+    """What runs the workloads of each service that has some."""
 
-    Args:
-        context: shared by all.
-        home: where local workers live.
-        backend: what runs workloads; local processes if not given.
-    """
-    backend = backend or LocalBackend(home.workers, cache=home.cache)
+    training: Backend
+    evaluation: Backend
+
+
+def local_backends(home: Home) -> Backends:
+    """Processes of this machine, forked from one zygote."""
+    zygote = Zygote()
+    return Backends(
+        training=LocalBackend(home.workers / "training", home.cache, zygote),
+        evaluation=LocalBackend(home.workers / "evaluation", home.cache, zygote),
+    )
+
+
+def build(context: Context, backends: Backends) -> Sequence[Service]:
+    """The five services, in the order in which they start: those that are called before those that call."""
     return [
         daf_statistics.main.build(context),
         daf_deployment.main.build(context),
-        daf_evaluation.main.build(context, backend),
-        daf_training.main.build(context, backend),
+        daf_evaluation.main.build(context, backends.evaluation),
+        daf_training.main.build(context, backends.training),
         daf_scheduler.main.build(context),
     ]
