@@ -1,0 +1,1 @@
+"""Search strategies: which parameters are tried."""

@@ -1,0 +1,126 @@
+"""What the reconciler of trials reads and writes: transactions as plain functions over many trials at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from daf_common.names import TRIAL
+from daf_common.store import Transaction, check_fence
+from daf_scheduler import slots, sweeps, trials
+from daf_scheduler.rows import to_trial, transition, trial_columns
+from daf_scheduler.store import LEASE, load_sweeps
+from daf_scheduler.sweeps import Sweep
+from daf_scheduler.tables import SWEEPS, TRANSITIONS, TRIALS
+from daf_scheduler.trials import Trial, TrialState
+
+MUTABLE = (
+    "state",
+    "rung",
+    "checkpoint",
+    "score",
+    "objective",
+    "reason",
+    "message",
+    "subject",
+    "start_time",
+    "end_time",
+)
+
+_LIVE = [state.value for state in TrialState if state not in trials.TERMINAL]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials with what their decisions need to know of their sweeps."""
+
+    trials: Mapping[str, Trial]
+    sweeps: Mapping[str, Sweep]
+    granted: frozenset[str]
+    """Ids of the waiting trials that may start."""
+
+
+def live_trials(tx: Transaction, sweep: str | None = None) -> list[str]:
+    """Ids of the trials that have not ended, of one sweep or of all."""
+    query = sa.select(TRIALS.c.id).where(TRIALS.c.state.in_(_LIVE))
+    if sweep is not None:
+        query = query.where(TRIALS.c.sweep == sweep)
+    return list(tx.execute(query.order_by(TRIALS.c.sweep, TRIALS.c.number)).scalars())
+
+
+def load_trials(tx: Transaction, ids: Sequence[str]) -> Batch:
+    """Trials by id, with their sweeps and the free slots."""
+    found = {row.id: to_trial(row) for row in tx.execute(sa.select(TRIALS).where(TRIALS.c.id.in_(ids)))}
+    parents = load_sweeps(tx, sorted({trial.sweep for trial in found.values()}))
+    granted: set[str] = set()
+    for id in {trial.sweep for trial in found.values() if trial.state is TrialState.PENDING}:
+        granted.update(_next_waiting(tx, parents[id]))
+    return Batch(found, parents, frozenset(granted))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What follows from trials that were stored."""
+
+    startable: tuple[str, ...]
+    """Ids of the waiting trials that may start now."""
+    sweeps: tuple[str, ...]
+    """Ids of the sweeps that should be looked at."""
+
+
+def save_trials(tx: Transaction, changes: Iterable[tuple[Trial, Trial]], fence: int, now: datetime) -> Saved:
+    """Stores trials (old, new) that nobody has changed since, with the counts and the best of their sweeps.
+
+    Raises Aborted for a leader that was overtaken.
+    """
+    check_fence(tx, LEASE, fence)
+    pairs = {old.id: (old, new) for old, new in changes}
+    current = sa.select(TRIALS.c.id, TRIALS.c.revision).where(TRIALS.c.id.in_(pairs)).with_for_update()
+    unchanged = {row.id for row in tx.execute(current) if row.revision == pairs[row.id][0].revision}
+    saved = [pair for id, pair in pairs.items() if id in unchanged]
+    if not saved:
+        return Saved((), ())
+    columns = {name: sa.bindparam(f"new_{name}") for name in MUTABLE}
+    update = sa.update(TRIALS).where(TRIALS.c.id == sa.bindparam("own")).values(columns)
+    rows = [(new.id, trial_columns(new)) for _, new in saved]
+    tx.execute(update, [{"own": id, **{f"new_{name}": row[name] for name in MUTABLE}} for id, row in rows])
+    events = [transition(TRIAL.format(new.sweep, new.number), old, new, now) for old, new in saved]
+    tx.execute(sa.insert(TRANSITIONS), events)
+    tx.changed(TRIALS, *(new.id for _, new in saved))
+    parents = load_sweeps(tx, sorted({new.sweep for _, new in saved}))
+    updated = {id: _count(tx, sweep, [p for p in saved if p[1].sweep == id]) for id, sweep in parents.items()}
+    startable = [id for sweep in updated.values() if not sweep.stopping for id in _next_waiting(tx, sweep)]
+    due = [id for id, sweep in updated.items() if sweep.counts.live == 0 or not sweep.searched or sweep.stopping]
+    return Saved(tuple(startable), tuple(due))
+
+
+def _count(tx: Transaction, sweep: Sweep, saved: Sequence[tuple[Trial, Trial]]) -> Sweep:
+    """Brings a sweep's counts and best trial up to its trials; returns it as it is then."""
+    moved: Counter[str] = Counter()
+    best = sweep
+    for old, new in saved:
+        moved[sweeps.kind(old.state)] -= 1
+        moved[sweeps.kind(new.state)] += 1
+        if new.state is TrialState.SUCCEEDED and sweeps.better(best, new):
+            best = replace(best, best_number=new.number, best_objective=new.objective)
+    values: dict[str, Any] = {kind: SWEEPS.c[kind] + change for kind, change in moved.items() if change}
+    if best is not sweep:
+        values |= {"best_number": best.best_number, "best_objective": best.best_objective}
+    if values:
+        tx.execute(sa.update(SWEEPS).where(SWEEPS.c.id == sweep.id).values(values))
+        tx.changed(SWEEPS, sweep.id)
+    counts = {kind: getattr(sweep.counts, kind) + change for kind, change in moved.items()}
+    return replace(best, counts=replace(sweep.counts, **counts))
+
+
+def _next_waiting(tx: Transaction, sweep: Sweep) -> list[str]:
+    free = slots.free(sweep.slots, sweep.counts.running)
+    if not free:
+        return []
+    own = (TRIALS.c.sweep == sweep.id) & (TRIALS.c.state == TrialState.PENDING.value)
+    return list(tx.execute(sa.select(TRIALS.c.id).where(own).order_by(TRIALS.c.number).limit(free)).scalars())
