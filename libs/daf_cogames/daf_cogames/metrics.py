@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from numbers import Real
 
 REWARD = "per_label_rewards/"
 
@@ -19,7 +20,8 @@ class MetricsWindow:
         self._nonfinite: set[str] = set()
         self._episodes = 0
 
-    def add(self, name: str, value: float) -> None:
+    def add(self, name: str, number: Real | float) -> None:
+        value = float(number)
         if math.isfinite(value):
             self._sums[name] += value
             self._counts[name] += 1
@@ -35,7 +37,7 @@ class MetricsWindow:
         """
         for name, values in statistics.items():
             for value in values:
-                if not isinstance(value, int | float):
+                if not isinstance(value, Real):
                     continue
                 if name.startswith(("agent/", "game/")):
                     self.add(f"env/{name}", value)

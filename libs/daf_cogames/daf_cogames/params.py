@@ -17,6 +17,7 @@ from dataclasses import dataclass
 type Value = bool | int | float | str
 
 DEFAULT_BPTT_HORIZON = 64
+DEFAULT_MINIBATCH_SIZE = 4096
 
 
 class Target(enum.Enum):
@@ -105,7 +106,7 @@ TRAINER_PARAMETERS = (
     Parameter(
         "trainer.minibatch_size",
         Kind.INT,
-        4096,
+        DEFAULT_MINIBATCH_SIZE,
         "agent steps in a gradient step; at most one batch (environments x agents x bptt_horizon)",
         2,
         32768,

@@ -27,7 +27,7 @@ from rich.console import Console
 from daf_cogames.checkpoints import SavedCheckpoint, load_weights
 from daf_cogames.cores import largest_divisor, usable_cores
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.params import Problem, Value, check_trainer_parameters
+from daf_cogames.params import DEFAULT_MINIBATCH_SIZE, Problem, Value, check_trainer_parameters
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.rotation import RotatingEnvironments, check_interchangeable
 from daf_cogames.trainer import RUN_ID, EffectiveConfiguration, Progress, Run, StopReason, Trainer, cogames_train
@@ -140,7 +140,7 @@ def train(
             num_steps=plan.agent_steps,
             checkpoints_path=plan.directory,
             seed=plan.seed,
-            minibatch_size=4096,
+            minibatch_size=DEFAULT_MINIBATCH_SIZE,
             vector_num_envs=plan.num_envs,
             vector_num_workers=largest_divisor(plan.num_envs, at_most=usable_cores()),
             checkpoint_interval=plan.checkpoint_interval_updates,

@@ -23,7 +23,7 @@ import torch
 
 from daf_cogames.checkpoints import SavedCheckpoint, nonfinite_tensors, random_state, save
 from daf_cogames.metrics import MetricsWindow
-from daf_cogames.params import DEFAULT_BPTT_HORIZON, TRAINER_PARAMETERS, Value
+from daf_cogames.params import DEFAULT_BPTT_HORIZON, DEFAULT_MINIBATCH_SIZE, TRAINER_PARAMETERS, Value
 
 
 @contextlib.contextmanager
@@ -115,7 +115,6 @@ class Run:
     on_checkpoint: Callable[[SavedCheckpoint], None]
     stop: Callable[[], StopReason | None]
     recurrent: bool | None = None
-    clock: Callable[[], float] = time.monotonic
     trainer: Trainer | None = None
 
 
@@ -141,8 +140,7 @@ class Trainer(pufferl.PuffeRL):
         self._window = MetricsWindow(by_mission=self._run.missions > 1)
         self._last_metrics: Mapping[str, float] = {}
         self._learning_rate = self.configuration.optimizer["learning_rate"]
-        self._reported_at, self._reported_steps = run.clock(), 0
-        self._first_report = True
+        self._reported_at, self._reported_steps = time.monotonic(), 0
 
     def train(self) -> None:
         self._learning_rate = self.optimizer.param_groups[0]["lr"]
@@ -156,7 +154,8 @@ class Trainer(pufferl.PuffeRL):
             self.diverged = True
             logger.error("diverged at agent step %d: not finite: %s", self.global_step, ", ".join(broken))
             raise _LeaveLoop
-        if self._first_report or self._run.clock() - self._reported_at >= self._run.progress_interval_s:
+        is_first = self._reported_steps == 0
+        if is_first or time.monotonic() - self._reported_at >= self._run.progress_interval_s:
             self._report()
         if self.global_step >= self.config["total_timesteps"]:
             return
@@ -197,7 +196,7 @@ class Trainer(pufferl.PuffeRL):
         )
 
     def _report(self) -> None:
-        now = self._run.clock()
+        now = time.monotonic()
         steps = self.global_step - self._reported_steps
         if steps == 0:
             return
@@ -214,7 +213,7 @@ class Trainer(pufferl.PuffeRL):
             )
         )
         self._window = MetricsWindow(by_mission=self._run.missions > 1)
-        self._reported_at, self._reported_steps, self._first_report = now, self.global_step, False
+        self._reported_at, self._reported_steps = now, self.global_step
 
     def _save(self) -> None:
         directory = Path(self.config["data_dir"]) / RUN_ID
@@ -255,7 +254,7 @@ def _configure(config: dict[str, Any], run: Run, agents: int) -> None:
     """
     if run.recurrent is not None:
         config["use_rnn"] = run.recurrent
-    config["bptt_horizon"] = DEFAULT_BPTT_HORIZON
+    config.update(bptt_horizon=DEFAULT_BPTT_HORIZON, minibatch_size=DEFAULT_MINIBATCH_SIZE)
     config.update(run.settings)
     horizon = config["bptt_horizon"]
     batch = agents * horizon
