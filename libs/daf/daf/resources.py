@@ -1,0 +1,114 @@
+"""What documents refer to: files on this machine, put into the artifact store, and results of other runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from daf.client import Client, all_pages
+from daf.parameters import Parameters
+from daf.user_code import MEDIA_TYPE, UserCode
+from daf_common import names
+from daf_common.errors import FailedPrecondition, NotFound
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
+from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
+from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
+from daf_protos.training.v1.catalog_service_pb2 import ListHyperparametersRequest
+from daf_protos.training.v1.training_job_pb2 import Checkpoint
+from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest, ListCheckpointsRequest
+
+_CHUNK_BYTES = 1 << 20
+_OWNER = "deployment"  # the service that stores what users upload
+_WEIGHTS_TYPE = "application/octet-stream"
+
+
+class Resources:
+    """Resolves references with the help of an installation's services."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def code(self, code: UserCode) -> Artifact:
+        """The artifact of a user's code, uploaded if the store lacks it."""
+        return self._stored(code.archive, MEDIA_TYPE)
+
+    def weights(self, path: Path) -> Artifact:
+        """The artifact of a file of weights, uploaded if the store lacks it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self._stored(path.read_bytes(), _WEIGHTS_TYPE)
+
+    def checkpoint(self, name: str) -> PolicyCheckpoint:
+        """The policy that a training job saved or a trial trained.
+
+        Args:
+            name: `trainingJobs/{job}/checkpoints/{update or latest}` or `sweeps/{sweep}/trials/{number}`.
+
+        Raises:
+            NotFound: there is none.
+            FailedPrecondition: nothing has been saved yet.
+        """
+        if name.startswith("sweeps/"):
+            trial = self._client.scheduler.GetTrial(GetTrialRequest(name=name)).trial
+            if not trial.HasField("checkpoint"):
+                raise FailedPrecondition(f"{name} has trained no policy yet: see `daf sweep get {name.split('/')[1]}`")
+            return trial.checkpoint
+        job_name, _, update = name.rpartition("/checkpoints/")
+        job = self._client.training.GetTrainingJob(GetTrainingJobRequest(name=job_name)).training_job
+        if update == "latest":
+            if not job.HasField("checkpoint"):
+                raise FailedPrecondition(f"{job_name} has saved no checkpoint yet: see `daf job get {job_name}`")
+            found = job.checkpoint
+        else:
+            names.CHECKPOINT.parse(name)
+            saved = list(self._checkpoints(job_name))
+            found = next((checkpoint for checkpoint in saved if checkpoint.name == name), Checkpoint())
+            if not found.name:
+                known = ", ".join(str(checkpoint.update) for checkpoint in saved) or "none"
+                raise NotFound(f"{job_name} has no checkpoint of update {update} (it has: {known})")
+        return PolicyCheckpoint(policy_class=job.spec.policy_class, weights=found.weights, checkpoint=found.name)
+
+    def parameters(self, policy: str, code: UserCode | None) -> Parameters:
+        """The hyperparameters of a policy.
+
+        Raises:
+            DafError: the policy is not known.
+        """
+        own = code is not None and code.has(policy)
+        request = ListHyperparametersRequest(policy="" if own else policy)
+        known = self._client.catalog.ListHyperparameters(request).hyperparameters
+        return Parameters(known, code.constructor_arguments(policy) if code is not None and own else ())
+
+    def _stored(self, content: bytes, media_type: str) -> Artifact:
+        digest = hashlib.sha256(content).hexdigest()
+        artifact = Artifact(sha256=digest, size_bytes=len(content), media_type=media_type, owner=_OWNER)
+        if not self._has(artifact):
+            artifact = self._client.artifacts.UploadArtifact(_parts(artifact, content)).artifact
+        return artifact
+
+    def _has(self, artifact: Artifact) -> bool:
+        stream = self._client.artifacts.DownloadArtifact(DownloadArtifactRequest(artifact=artifact))
+        try:
+            next(iter(stream), None)
+        except NotFound:
+            return False
+        finally:
+            stream.cancel()
+        return True
+
+    def _checkpoints(self, job_name: str) -> Iterator[Checkpoint]:
+        def read(token: str) -> tuple[list[Checkpoint], str]:
+            answer = self._client.training.ListCheckpoints(ListCheckpointsRequest(parent=job_name, page_token=token))
+            return list(answer.checkpoints), answer.next_page_token
+
+        return all_pages(read)
+
+
+def _parts(artifact: Artifact, content: bytes) -> Iterator[UploadArtifactRequest]:
+    yield UploadArtifactRequest(artifact=artifact)
+    for start in range(0, len(content), _CHUNK_BYTES):
+        yield UploadArtifactRequest(chunk=content[start : start + _CHUNK_BYTES])
