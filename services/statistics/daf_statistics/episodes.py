@@ -9,6 +9,9 @@ from enum import Enum
 
 from daf_protos.statistics.v1.episode_pb2 import Episode
 
+LARGEST = 1e100
+"""Values beyond are read as infinite, so that their squares can be added up."""
+
 
 class Source(Enum):
     """Where in an episode a metric is found."""
@@ -62,17 +65,18 @@ def source_of(episode: Episode, metric: str) -> Source | None:
 def value(episode: Episode, seats: tuple[int, ...], source: Source, metric: str) -> float:
     """The metric's mean over some seats, or its value for the game. A statistic that is lacking is 0.
 
-    NaN if a seat's reward is not finite, since then the episode was not played to its end, whatever the metric.
+    NaN where a value is not finite, and, whatever the metric, where a reward of the seats is not: then the episode was
+    not played to its end.
     """
     values = [episode.rewards[seat] for seat in seats]
-    if not all(map(math.isfinite, values)):
+    if not _all_finite(values):
         return math.nan
     if source is Source.GAME:
-        return episode.game_statistics.values.get(metric, 0.0)
-    if source is Source.AGENT:
+        values = [episode.game_statistics.values.get(metric, 0.0)]
+    elif source is Source.AGENT:
         agents = episode.agent_statistics
         values = [agents[seat].values.get(metric, 0.0) if seat < len(agents) else 0.0 for seat in seats]
-    return sum(values) / len(values)
+    return sum(values) / len(values) if _all_finite(values) else math.nan
 
 
 def statistic_names(episode: Episode) -> set[str]:
@@ -97,3 +101,7 @@ def copy_key(episode: Episode) -> bytes:
         map_digest=episode.map_digest,
     )
     return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+
+
+def _all_finite(values: list[float]) -> bool:
+    return all(abs(value) <= LARGEST for value in values)  # false for NaN

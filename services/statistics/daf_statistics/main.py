@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from daf_cogames.catalog import catalog
 from daf_common.migrations import upgrade
 from daf_common.service import Context, run
 from daf_common.settings import ServiceSettings
@@ -41,7 +42,8 @@ def build(context: Context) -> Statistics:
     """The service with its database brought up to date."""
     store = Store(context.settings.database("statistics"), "statistics")
     upgrade(store, MIGRATIONS)
-    return Statistics(store, KnownStatistics())
+    known = KnownStatistics(frozenset(catalog().agent_statistics), frozenset(catalog().game_statistics))
+    return Statistics(store, known)
 
 
 def main() -> None:

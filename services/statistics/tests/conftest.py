@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daf_common.clock import ManualClock
-from daf_common.ids import CountedIds
-from daf_common.service import Context, Host
+from daf_common.server import create_server
+from daf_common.service import Context
 from daf_common.settings import ServiceSettings
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_statistics.main import Statistics, build
@@ -20,17 +19,24 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def service(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Statistics, Context]]:
+def context(database_url: str, tmp_path: Path) -> Context:
     address = f"unix:{tmp_path}/statistics.sock"
-    settings = ServiceSettings(home=tmp_path, database_url=database_url, listen=address, statistics_address=address)
-    context = Context(settings, ManualClock(), CountedIds())
-    statistics = build(context)
-    host = Host(context, [statistics])
-    await host.start()
-    yield statistics, context
-    await host.stop()
+    return Context(ServiceSettings(home=tmp_path, database_url=database_url, statistics_address=address))
 
 
 @pytest.fixture
-def stub(service: tuple[Statistics, Context]) -> StatisticsServiceAsyncStub:
-    return StatisticsServiceStub(service[1].peer("statistics"))
+async def service(context: Context) -> AsyncIterator[Statistics]:
+    statistics = build(context)
+    server, _ = create_server(context.settings.statistics_address)
+    statistics.register(server)
+    await server.start()
+    await statistics.start()
+    yield statistics
+    await server.stop(None)
+    await statistics.stop()
+    await context.close()
+
+
+@pytest.fixture
+def stub(service: Statistics, context: Context) -> StatisticsServiceAsyncStub:
+    return StatisticsServiceStub(context.peer("statistics"))

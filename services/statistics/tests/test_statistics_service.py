@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import statistics
@@ -11,17 +12,24 @@ import pytest
 import scipy.stats
 import sqlalchemy as sa
 
+import daf_common.server
+import daf_common.store
+from daf_cogames.catalog import catalog
 from daf_common.channel import raising
-from daf_common.errors import DafError, InvalidArgument, NotFound, ResourceExhausted
+from daf_common.errors import DafError, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from daf_common.faults import Faults
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
+from daf_statistics import servicer
 from daf_statistics.store import EPISODES, METRICS
 
 if TYPE_CHECKING:
-    from daf_common.service import Context
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
     from daf_statistics.main import Statistics as Service
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For tests of what never reaches the database."""
 
 JOB = "trainingJobs/j1"
 EVALUATION = "evaluations/e1"
@@ -117,6 +125,7 @@ async def test_a_long_series_is_thinned_evenly_and_keeps_its_last_point(stub: St
     assert await read(stub, max_points=1) == {"loss": ([1000], [1000.0])}
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
@@ -142,18 +151,15 @@ async def test_wrong_metrics_are_refused_and_nothing_is_written(
 
 
 async def test_an_answer_that_would_be_too_large_is_refused_with_a_way_out(
-    service: tuple[Service, Context], stub: StatisticsServiceAsyncStub
+    stub: StatisticsServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [
-        {"source": JOB, "metric": "loss", "step": step, "agent_steps": step, "time_us": 1, "value": 0.5}
-        for step in range(300_000)
-    ]
-    with service[0].store.engine.begin() as connection:
-        connection.execute(sa.insert(METRICS), rows)
+    monkeypatch.setattr(servicer, "MAX_RESPONSE_BYTES", 10_000)
+    points = [point(step, loss=float(step)) for step in range(1000)]
+    await raising(stub.RecordMetrics(pb.RecordMetricsRequest(source=JOB, points=points)))
 
     with pytest.raises(ResourceExhausted, match="max_points"):
-        await raising(stub.ReadMetrics(pb.ReadMetricsRequest(source=JOB)))
-    assert len((await read(stub, max_points=1000))["loss"][0]) == 1000
+        await read(stub)
+    assert len((await read(stub, max_points=100))["loss"][0]) == 100
 
 
 async def test_episodes_recorded_twice_are_recorded_once(stub: StatisticsServiceAsyncStub) -> None:
@@ -165,6 +171,34 @@ async def test_episodes_recorded_twice_are_recorded_once(stub: StatisticsService
 
     answer = await raising(stub.ListEpisodes(pb.ListEpisodesRequest(evaluation=EVALUATION)))
     assert list(answer.episodes) == [*first, episode(3, [1.0, 2.0])]
+
+
+async def test_the_same_request_many_times_at_once_is_recorded_once(stub: StatisticsServiceAsyncStub) -> None:
+    episodes = [episode(index, [1.0]) for index in range(20)]
+
+    recorded = await asyncio.gather(*(record(stub, *episodes) for _ in range(100)))
+
+    assert sorted(recorded)[-2:] == [0, 20]
+    assert (await summarize(stub)).episodes == 20
+
+
+async def test_faults_before_and_after_a_call_lose_and_double_nothing(
+    stub: StatisticsServiceAsyncStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = Faults(rate=0.1, seed=7)
+    for module in (daf_common.store, daf_common.server):
+        monkeypatch.setattr(module, "FAULTS", faults)
+
+    for index in range(30):
+        while True:
+            try:
+                await record(stub, episode(index, [float(index)]))
+                break
+            except Unavailable:
+                continue
+
+    monkeypatch.undo()
+    assert list((await summarize(stub)).policies[0].values) == [float(index) for index in range(30)]
 
 
 async def test_an_episode_that_comes_again_with_another_digest_is_reported(
@@ -220,6 +254,7 @@ async def test_pages_refuse_negative_sizes_and_foreign_tokens(stub: StatisticsSe
         assert refused.value.violations[0].field == field
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -288,6 +323,13 @@ async def test_a_statistic_that_an_episode_lacks_is_zero_there(stub: StatisticsS
     assert list((await summarize(stub, "t")).policies[0].values) == [5.0, 0.0]
 
 
+async def test_a_known_statistic_that_no_episode_has_is_zero_in_all(stub: StatisticsServiceAsyncStub) -> None:
+    await record(stub, episode(0, [1.0]), episode(1, [1.0]))
+
+    for name in (catalog().agent_statistics[0], catalog().game_statistics[-1]):
+        assert list((await summarize(stub, name)).policies[0].values) == [0.0, 0.0]
+
+
 async def test_an_unknown_metric_is_refused_with_the_known_ones(stub: StatisticsServiceAsyncStub) -> None:
     await record(stub, episode(0, [0.0], agent_statistics=[Statistics(values={"ore.mined": 8.0})]))
 
@@ -304,12 +346,13 @@ async def test_forfeits_and_unfinished_episodes_do_not_count(stub: StatisticsSer
         episode(1, [9.0, 6.0], [0, 1], forfeits=[Failure(reason="POLICY_FAILED", subject="0")]),
         episode(2, [math.nan, 7.0], [0, 1]),
         episode(3, [2.0, 8.0], [0, 1]),
+        episode(4, [1e300, 9.0], [0, 1]),
     )
 
     first, second = (await summarize(stub)).policies
 
     assert (list(first.values), first.episodes, first.forfeits) == ([1.0, 2.0], 2, 1)
-    assert (list(second.values), second.episodes, second.forfeits) == ([5.0, 6.0, 7.0, 8.0], 4, 0)
+    assert (list(second.values), second.episodes, second.forfeits) == ([5.0, 6.0, 7.0, 8.0, 9.0], 5, 0)
 
 
 async def test_a_policy_that_forfeits_all_is_shown_without_a_score(stub: StatisticsServiceAsyncStub) -> None:
@@ -442,6 +485,7 @@ async def test_a_policy_without_episodes_makes_the_comparison_invalid(stub: Stat
     assert "Policy 7" in answer.sentence
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
@@ -478,8 +522,8 @@ async def test_deleting_numbers_leaves_those_of_others(stub: StatisticsServiceAs
     assert await read(stub) == {}
 
 
-async def test_the_migrated_database_has_the_tables_of_the_code(service: tuple[Service, Context]) -> None:
-    inspector = sa.inspect(service[0].store.engine)
+async def test_the_migrated_database_has_the_tables_of_the_code(service: Service) -> None:
+    inspector = sa.inspect(service.store.engine)
     for table in (METRICS, EPISODES):
         columns = {column["name"]: column for column in inspector.get_columns(table.name)}
         assert columns.keys() == set(table.columns.keys())
