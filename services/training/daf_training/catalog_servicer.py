@@ -1,0 +1,86 @@
+"""The catalogue of what can be trained, over RPC."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import grpc
+
+from daf_cogames import catalog
+from daf_cogames.arguments import Parameter as PolicyParameter
+from daf_cogames.params import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
+from daf_cogames.params import Parameter as TrainerParameter
+from daf_common.errors import InvalidArgument
+from daf_common.values import to_value
+from daf_protos.training.v1 import catalog_service_pb2 as pb
+from daf_protos.training.v1.catalog_service_pb2_grpc import CatalogServiceServicer
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """See `catalog_service.proto`."""
+
+    async def ListMissions(self, request: pb.ListMissionsRequest, context: Context) -> pb.ListMissionsResponse:
+        """See the proto."""
+        found = catalog.catalog()
+        missions = [
+            pb.MissionInfo(
+                name=entry.name,
+                description=entry.description,
+                variants=[name for name in found.variants if name not in entry.refused_variants],
+                cogs=entry.builds_with,
+                max_steps=entry.max_steps,
+                problem=entry.problem,
+            )
+            for entry in found.missions.values()
+        ]
+        return pb.ListMissionsResponse(missions=missions)
+
+    async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Context) -> pb.ListPoliciesResponse:
+        """See the proto."""
+        policies = [
+            pb.PolicyInfo(
+                name=entry.name,
+                class_path=entry.class_path,
+                trainable=entry.trainable,
+                recurrent=entry.recurrent,
+                warnings=[*entry.warnings, *([f"cannot play an episode: {entry.problem}"] if entry.problem else [])],
+                aliases=entry.aliases,
+            )
+            for entry in catalog.catalog().policies.values()
+        ]
+        return pb.ListPoliciesResponse(policies=policies)
+
+    async def ListHyperparameters(
+        self, request: pb.ListHyperparametersRequest, context: Context
+    ) -> pb.ListHyperparametersResponse:
+        """See the proto."""
+        found = [_trainer_parameter(parameter) for parameter in (*TRAINER_PARAMETERS, *ENVIRONMENT_PARAMETERS)]
+        if request.policy:
+            try:
+                catalog.resolve_policy(request.policy)
+            except LookupError as error:
+                raise InvalidArgument.field("policy", str(error.args[0])) from error
+            entry = catalog.find_policy(request.policy)
+            found += [_policy_parameter(parameter) for parameter in entry.parameters] if entry else []
+        return pb.ListHyperparametersResponse(hyperparameters=sorted(found, key=lambda info: info.name))
+
+
+def _trainer_parameter(parameter: TrainerParameter) -> pb.HyperparameterInfo:
+    info = pb.HyperparameterInfo(name=parameter.name, description=parameter.note)
+    if parameter.default is not None:
+        info.default_value.CopyFrom(to_value(parameter.default))
+    if math.isfinite(parameter.minimum):
+        info.minimum = parameter.minimum
+    if math.isfinite(parameter.maximum):
+        info.maximum = parameter.maximum
+    return info
+
+
+def _policy_parameter(parameter: PolicyParameter) -> pb.HyperparameterInfo:
+    info = pb.HyperparameterInfo(name=f"policy.{parameter.name}", description=parameter.type)
+    if parameter.default is not None:
+        info.default_value.CopyFrom(to_value(parameter.default))
+    return info

@@ -1,0 +1,95 @@
+"""The training service, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from daf_common.artifacts import ArtifactStore
+from daf_common.local_backend import LocalBackend, Zygote
+from daf_common.migrations import upgrade
+from daf_common.reconciler import Reconciler
+from daf_common.service import Context, run
+from daf_common.store import Store
+from daf_common.watch import Watcher
+from daf_common.workloads import Backend
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
+from daf_protos.training.v1 import catalog_service_pb2, training_service_pb2, worker_service_pb2
+from daf_protos.training.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
+from daf_protos.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
+from daf_protos.training.v1.worker_service_pb2_grpc import add_TrainingWorkerServiceServicer_to_server
+from daf_training.catalog_servicer import CatalogServicer
+from daf_training.jobs import Action, Job, Seen
+from daf_training.reconciler import JobController
+from daf_training.servicer import TrainingServicer
+from daf_training.settings import TrainingSettings
+from daf_training.sweeper import Sweeper
+from daf_training.tables import MIGRATIONS
+from daf_training.worker_servicer import TrainingWorkerServicer
+
+
+class Training:
+    """The service; see `daf_common.service.Service`."""
+
+    def __init__(self, context: Context, settings: TrainingSettings, store: Store, backend: Backend) -> None:
+        self.store = store
+        self._backend = backend
+        clock = context.clock
+        statistics = StatisticsServiceStub(context.peer("statistics"))
+        artifacts = ArtifactStore(settings.artifacts(), "training")
+        self._watcher = Watcher(store)
+        controller = JobController(store, backend, settings, clock, context.ids, self._enqueue)
+        self._reconciler: Reconciler[Job, Seen, Action] = Reconciler("training-jobs", controller, clock)
+        self._sweeper = Sweeper(store, backend, artifacts, clock)
+        self._servicer = TrainingServicer(
+            store, artifacts, statistics, self._watcher, clock, context.ids, self._enqueue
+        )
+        self._worker_servicer = TrainingWorkerServicer(store, artifacts, statistics, settings, clock, self._enqueue)
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """See `Service.register`."""
+        add_TrainingServiceServicer_to_server(self._servicer, server)
+        add_TrainingWorkerServiceServicer_to_server(self._worker_servicer, server)
+        add_CatalogServiceServicer_to_server(CatalogServicer(), server)
+        return [
+            training_service_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name,
+            worker_service_pb2.DESCRIPTOR.services_by_name["TrainingWorkerService"].full_name,
+            catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+        ]
+
+    async def start(self) -> None:
+        """See `Service.start`."""
+        self._watcher.start()
+        self._reconciler.start()
+        self._sweeper.start()
+
+    async def stop(self) -> None:
+        """See `Service.stop`. Workers go on: they report to whoever serves next."""
+        await self._sweeper.stop()
+        await self._reconciler.stop()
+        await self._watcher.stop()
+        await self._backend.close()
+        self.store.close()
+
+    def _enqueue(self, *job_ids: str) -> None:
+        self._reconciler.enqueue(*job_ids)
+
+
+def build(context: Context, backend: Backend) -> Training:
+    """The service with its database brought up to date."""
+    settings = TrainingSettings(**context.settings.model_dump())
+    store = Store(settings.database("training"), "training")
+    upgrade(store, MIGRATIONS)
+    return Training(context, settings, store, backend)
+
+
+def main() -> None:
+    """Runs the service in a process of its own."""
+    settings = TrainingSettings()
+    backend = LocalBackend(settings.home / "workers" / "training", settings.home / "cache", Zygote())
+    run(settings, lambda context: [build(context, backend)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What the reconciler sees and does of training jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from daf_common import names
+from daf_common.clock import Clock
+from daf_common.errors import Unavailable
+from daf_common.ids import Ids
+from daf_common.store import Store
+from daf_common.workloads import Backend, Observation, State, Workload
+from daf_training import jobs, store
+from daf_training.attempts import workload_name
+from daf_training.jobs import Action, Job, JobState, Seen
+from daf_training.logs import last_lines
+from daf_training.settings import TrainingSettings
+
+
+class JobController:
+    """A `daf_common.reconciler.Controller` of training jobs."""
+
+    def __init__(
+        self,
+        database: Store,
+        backend: Backend,
+        settings: TrainingSettings,
+        clock: Clock,
+        ids: Ids,
+        enqueue: Callable[..., None],
+    ) -> None:
+        self._store, self._backend, self._settings = database, backend, settings
+        self._clock, self._ids, self._enqueue = clock, ids, enqueue
+
+    async def live(self) -> Sequence[str]:
+        """See `Controller.live`."""
+        return await self._store.read(store.live_jobs, self._settings.training_slots)
+
+    async def load(self, keys: Sequence[str]) -> Mapping[str, Job]:
+        """See `Controller.load`."""
+        return await self._store.read(store.jobs_by_id, keys)
+
+    async def observe(self, rows: Mapping[str, Job]) -> Mapping[str, Seen]:
+        """See `Controller.observe`. Jobs whose workloads cannot be seen now are left out."""
+        startable: set[str] = set()
+        if any(job.state is JobState.PENDING for job in rows.values()):
+            startable.update(await self._store.read(store.startable_jobs, self._settings.training_slots))
+        workloads: Mapping[str, Observation] | None = {}
+        if any(job.state in jobs.OCCUPYING for job in rows.values()):
+            try:
+                workloads = await self._backend.observe()
+            except Unavailable:
+                workloads = None
+        seen = {}
+        for key, job in rows.items():
+            if job.ended:
+                seen[key] = Seen()
+            elif job.state is JobState.PENDING:
+                granted = key in startable
+                seen[key] = Seen(slot=granted, new_token=self._ids.secret() if granted else "")
+            elif workloads is not None:
+                seen[key] = await self._see_workload(job, workloads)
+        return seen
+
+    async def _see_workload(self, job: Job, workloads: Mapping[str, Observation]) -> Seen:
+        name = workload_name(job.id, job.attempt)
+        workload = workloads.get(name)
+        ended = workload is not None and workload.state is not State.RUNNING
+        return Seen(workload=workload, last_lines=last_lines(await self._backend.logs(name)) if ended else "")
+
+    def decide(self, row: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[Action]]:
+        """See `Controller.decide`."""
+        return jobs.decide(row, seen, now)
+
+    async def save(self, changes: Mapping[str, tuple[Job, Job]]) -> None:
+        """See `Controller.save`."""
+        slots = self._settings.training_slots
+        next_jobs = await self._store.run(store.save_jobs, list(changes.values()), self._clock.now(), slots)
+        self._enqueue(*next_jobs)
+
+    async def perform(self, key: str, row: Job, action: Action) -> None:
+        """See `Controller.perform`."""
+        name = workload_name(row.id, row.attempt)
+        match action:
+            case Action.START_WORKLOAD:
+                await self._backend.start(Workload(name, "train", self._environment(row)))
+            case Action.STOP_WORKLOAD:
+                await self._backend.stop(name, self._settings.cancel_grace_seconds)
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        return {
+            "DAF_WORKER_ADDRESS": self._settings.worker_address or self._settings.listen,
+            "DAF_TRAINING_JOB": names.TRAINING_JOB.format(job.id),
+            "DAF_ATTEMPT": str(job.attempt),
+            "DAF_TOKEN": job.token,
+        }

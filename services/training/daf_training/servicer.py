@@ -1,0 +1,187 @@
+"""The training service as its users see it: protobuf to calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+import grpc
+from sqlalchemy.exc import IntegrityError
+
+from daf_common import ids, names, pages
+from daf_common.artifacts import ArtifactStore
+from daf_common.channel import raising
+from daf_common.clock import Clock
+from daf_common.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from daf_common.requests import once
+from daf_common.store import Store, Transaction
+from daf_common.watch import Watcher
+from daf_protos.statistics.v1.statistics_service_pb2 import DeleteNumbersRequest
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
+from daf_protos.training.v1 import training_service_pb2 as pb
+from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingJob, TrainingSpec
+from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceServicer
+from daf_training import checkpoint_store, store
+from daf_training.convert import job_message
+from daf_training.jobs import Job, cancel
+from daf_training.specs import artifacts_of, check_spec
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+WATCHED_AT_ONCE = 200
+LOG_PIECES_AT_ONCE = 20
+
+
+class TrainingServicer(TrainingServiceServicer):
+    """See `training_service.proto`."""
+
+    def __init__(
+        self,
+        database: Store,
+        artifacts: ArtifactStore,
+        statistics: StatisticsServiceStub,
+        watcher: Watcher,
+        clock: Clock,
+        new_ids: ids.Ids,
+        enqueue: Callable[..., None],
+    ) -> None:
+        self._store, self._artifacts, self._statistics, self._watcher = database, artifacts, statistics, watcher
+        self._clock, self._ids, self._enqueue = clock, new_ids, enqueue
+
+    async def CreateTrainingJob(
+        self, request: pb.CreateTrainingJobRequest, context: Context
+    ) -> pb.CreateTrainingJobResponse:
+        """See the proto."""
+        check_spec(request.spec)
+        job_id = names.new_id(request.job_id, "job", self._ids, "job_id")
+        await self._check_artifacts(request.spec)
+        if request.validate_only:
+            name = names.TRAINING_JOB.format(job_id) if request.job_id else ""
+            return pb.CreateTrainingJobResponse(training_job=TrainingJob(name=name, spec=request.spec))
+        now = self._clock.now()
+        job = Job(
+            id=job_id,
+            spec=request.spec.SerializeToString(deterministic=True),
+            create_time=now,
+            max_restarts=request.spec.max_restarts,
+        )
+        try:
+            created = await self._store.run(_create, request, job, now)
+        except IntegrityError:  # the same request at the same time, which was faster
+            created = await self._store.run(_create, request, job, now)
+        self._enqueue(created)
+        return pb.CreateTrainingJobResponse(training_job=await self._read(created))
+
+    async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
+        """See the proto."""
+        return pb.GetTrainingJobResponse(training_job=await self._read(_job_id(request.name)))
+
+    async def ListTrainingJobs(
+        self, request: pb.ListTrainingJobsRequest, context: Context
+    ) -> pb.ListTrainingJobsResponse:
+        """See the proto."""
+        scope = "ListTrainingJobs"
+        size, before = pages.page_size(request.page_size), _position(scope, request.page_token)
+        rows = await self._store.read(store.page_of_jobs, before, size + 1)
+        token = pages.encode(scope, rows[size - 1][0]) if len(rows) > size else ""
+        jobs = [job_message(job) for _, job in rows[:size]]
+        return pb.ListTrainingJobsResponse(training_jobs=jobs, next_page_token=token)
+
+    async def WatchTrainingJobs(
+        self, request: pb.WatchTrainingJobsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchTrainingJobsResponse]:
+        """See the proto."""
+        job_id = _job_id(request.name) if request.name else ""
+        if job_id and not request.cursor:
+            await self._store.read(store.get_job, job_id)
+        scope, cursor = f"WatchTrainingJobs:{job_id}", request.cursor
+        async for changes in self._watcher.changes(scope, store.KIND, store.jobs_changed(job_id), request.cursor):
+            jobs = [job_message(job) for job in changes.rows]
+            deleted = [names.TRAINING_JOB.format(gone) for gone in changes.deleted if job_id in ("", gone)]
+            while len(jobs) > WATCHED_AT_ONCE:  # the cursor moves on only once all has been sent
+                yield pb.WatchTrainingJobsResponse(training_jobs=jobs[:WATCHED_AT_ONCE], cursor=cursor)
+                jobs = jobs[WATCHED_AT_ONCE:]
+            cursor = changes.cursor
+            yield pb.WatchTrainingJobsResponse(training_jobs=jobs, deleted=deleted, cursor=cursor)
+
+    async def CancelTrainingJob(
+        self, request: pb.CancelTrainingJobRequest, context: Context
+    ) -> pb.CancelTrainingJobResponse:
+        """See the proto."""
+        job_id, now = _job_id(request.name), self._clock.now()
+        await self._store.run(store.change_job, job_id, lambda job: cancel(job, now), now)
+        self._enqueue(job_id)
+        return pb.CancelTrainingJobResponse(training_job=await self._read(job_id))
+
+    async def ResumeTrainingJob(
+        self, request: pb.ResumeTrainingJobRequest, context: Context
+    ) -> pb.ResumeTrainingJobResponse:
+        """See the proto."""
+        raise Unimplemented("resuming a training job is not built yet: create a new job that starts from a checkpoint")
+
+    async def DeleteTrainingJob(
+        self, request: pb.DeleteTrainingJobRequest, context: Context
+    ) -> pb.DeleteTrainingJobResponse:
+        """See the proto."""
+        job_id = _job_id(request.name)
+        job = await self._store.read(store.get_job, job_id)
+        if not job.ended:
+            raise FailedPrecondition(f"{request.name} has not ended: cancel it first")
+        # The numbers first: should this end half-way, the job is still there to be deleted again.
+        await raising(self._statistics.DeleteNumbers(DeleteNumbersRequest(name=request.name)))
+        await self._store.run(store.delete_job, job_id)
+        return pb.DeleteTrainingJobResponse()
+
+    async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
+        """See the proto."""
+        job_id = _job_id(request.parent, "parent")
+        scope = f"ListCheckpoints:{job_id}"
+        size, before = pages.page_size(request.page_size), _position(scope, request.page_token)
+        await self._store.read(store.get_job, job_id)
+        rows = await self._store.read(checkpoint_store.page_of_checkpoints, job_id, before, size + 1)
+        token = pages.encode(scope, rows[size - 1][0]) if len(rows) > size else ""
+        checkpoints = [Checkpoint.FromString(message) for _, message in rows[:size]]
+        return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
+
+    async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:
+        """See the proto."""
+        job_id = _job_id(request.name)
+        if request.attempt < 0:
+            raise InvalidArgument.field("attempt", f"must not be negative, but is {request.attempt}")
+        await self._store.read(store.get_job, job_id)
+        last = 0
+        async for changes in self._watcher.changes(f"ReadLogs:{job_id}", store.KIND, store.jobs_changed(job_id), ""):
+            while pieces := await self._store.read(store.log_after, job_id, last, request.attempt, LOG_PIECES_AT_ONCE):
+                last = pieces[-1].id
+                for piece in pieces:
+                    yield pb.ReadLogsResponse(attempt=piece.attempt, worker=piece.worker, text=piece.text)
+            if not request.follow or job_id in changes.deleted or any(job.ended for job in changes.rows):
+                return
+
+    async def _read(self, job_id: str) -> TrainingJob:
+        return job_message(await self._store.read(store.get_job, job_id))
+
+    async def _check_artifacts(self, spec: TrainingSpec) -> None:
+        for field, artifact in artifacts_of(spec):
+            if not await self._artifacts.exists(artifact):
+                raise InvalidArgument.field(
+                    field, f"there is no artifact {artifact.sha256[:12]} of {artifact.owner} with this size: upload it"
+                )
+
+
+def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now: datetime) -> str:
+    def create() -> str:
+        store.add_job(tx, job)
+        return job.id
+
+    return once(tx, "CreateTrainingJob", request.request_id, request, now, create)
+
+
+def _job_id(name: str, field: str = "name") -> str:
+    return names.TRAINING_JOB.parse(name, field)[0]
+
+
+def _position(scope: str, token: str) -> int | None:
+    keys = pages.decode(scope, token)
+    return int(keys[0]) if keys else None

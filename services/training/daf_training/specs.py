@@ -1,0 +1,192 @@
+"""What is wrong with the spec of a training job, and the same spec with nothing left to defaults. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from daf_cogames import catalog
+from daf_cogames.params import canonical_name, check_trainer_parameters
+from daf_cogames.suggestions import did_you_mean
+from daf_common import names
+from daf_common.artifacts import check_artifact
+from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, Unimplemented, Violation
+from daf_common.values import Scalar, from_value, scalars
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.common.v1.mission_pb2 import Mission
+from daf_protos.common.v1.policy_pb2 import PolicyClass
+from daf_protos.common.v1.value_pb2 import Value
+from daf_protos.training.v1.training_job_pb2 import TrainingSpec
+from daf_training.checkpoints import DEFAULT_KEPT
+from daf_training.profiles import PROFILES, find_profile
+
+MAX_SEED = 2**31 - 1
+"""NumPy and PuffeRL take no larger one."""
+MAX_AGENT_STEPS = 10**14
+MAX_ENVIRONMENTS = 4096
+MAX_MISSIONS = 64
+MAX_RESTARTS = 100
+MAX_CHECKPOINTS = 1000
+
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_TRAINER = "trainer."
+
+
+def check_spec(spec: TrainingSpec) -> None:
+    """Checks a spec as far as it can be checked without its artifacts.
+
+    Raises:
+        InvalidArgument: names everything that is wrong.
+        FailedPrecondition: it is in order, but CoGames itself cannot do what it asks for.
+        Unimplemented: it asks for what is not built yet.
+    """
+    broken: list[Violation] = []
+    wrong = [
+        *_check_policy(spec.policy_class, "spec.policy_class"),
+        *_check_missions(spec, broken),
+        *_check_numbers(spec),
+        *_check_trainer(spec.trainer),
+        *_check_start(spec),
+    ]
+    if wrong:
+        raise InvalidArgument.of([*wrong, *broken])
+    if broken:
+        message = "; ".join(f"{violation.field}: {violation.message}" for violation in broken)
+        raise FailedPrecondition(message, violations=broken)
+    if spec.HasField("workers") and spec.workers > 1:
+        raise Unimplemented("training with more than one worker is not built yet: use workers 1")
+
+
+def artifacts_of(spec: TrainingSpec) -> Iterator[tuple[str, Artifact]]:
+    """Every artifact that a spec names, by its field."""
+    if spec.policy_class.HasField("code"):
+        yield "spec.policy_class.code", spec.policy_class.code
+    if spec.HasField("start"):
+        yield "spec.start.weights", spec.start.weights
+
+
+def resolve_spec(spec: TrainingSpec) -> TrainingSpec:
+    """The spec that a worker gets: names in full, the profile's numbers filled in."""
+    resolved = TrainingSpec()
+    resolved.CopyFrom(spec)
+    if not spec.policy_class.HasField("code"):
+        resolved.policy_class.class_path = catalog.resolve_policy(spec.policy_class.class_path).name
+    for mission in resolved.missions:
+        mission.name = catalog.resolve_mission(mission.name).name
+    resolved.ClearField("trainer")
+    for name, value in spec.trainer.items():
+        resolved.trainer[canonical_name(_full_name(name)).removeprefix(_TRAINER)].CopyFrom(value)
+    profile = find_profile(spec.profile)
+    assert profile is not None, "checked at creation"
+    resolved.profile = profile.name
+    resolved.environments = spec.environments if spec.HasField("environments") else profile.environments
+    resolved.workers = spec.workers if spec.HasField("workers") else profile.workers
+    resolved.max_checkpoints = spec.max_checkpoints if spec.HasField("max_checkpoints") else DEFAULT_KEPT
+    resolved.max_restarts = spec.max_restarts
+    return resolved
+
+
+def _check_policy(policy: PolicyClass, field: str) -> Iterator[Violation]:
+    if not policy.class_path:
+        yield Violation(f"{field}.class_path", "must not be empty: name a policy that `daf policies` lists, or a class")
+        return
+    yield from _check_values(policy.arguments, f"{field}.arguments")
+    if policy.HasField("code"):
+        if len(policy.class_path) > 200 or not _CLASS_PATH.fullmatch(policy.class_path):
+            yield Violation(f"{field}.class_path", f"{policy.class_path[:80]!r} is not a class path like module.Class")
+        yield from _check_artifact(policy.code, f"{field}.code")
+        return
+    if catalog.find_policy(policy.class_path) is None:
+        message = f"{policy.class_path[:80]!r} is no policy of CoGames: send its code along, or use one of them"
+        if "." in policy.class_path:
+            yield Violation(f"{field}.class_path", message)
+            return
+    for problem in catalog.check_policy(policy.class_path, scalars(policy.arguments), training=True):
+        yield Violation(f"{field}.{problem.field}", problem.message)
+
+
+def _check_missions(spec: TrainingSpec, broken: list[Violation]) -> Iterator[Violation]:
+    if not 1 <= len(spec.missions) <= MAX_MISSIONS:
+        yield Violation("spec.missions", f"name 1 to {MAX_MISSIONS} missions, not {len(spec.missions)}")
+    for index, mission in enumerate(spec.missions[:MAX_MISSIONS]):
+        for problem in _mission_problems(mission):
+            violation = Violation(f"spec.missions[{index}].{problem.field}", problem.message)
+            if problem.broken:
+                broken.append(violation)
+            else:
+                yield violation
+
+
+def _mission_problems(mission: Mission) -> list[catalog.Problem]:
+    problems = catalog.check_mission(
+        catalog.resolve_mission(mission.name).name,
+        mission.variants,
+        mission.cogs if mission.HasField("cogs") else None,
+        mission.max_steps if mission.HasField("max_steps") else None,
+        mission.difficulty or None,
+    )
+    if mission.HasField("map_seed") and not 0 <= mission.map_seed <= MAX_SEED:
+        problems.append(catalog.Problem("map_seed", f"must be between 0 and {MAX_SEED}, not {mission.map_seed}"))
+    return problems
+
+
+def _check_numbers(spec: TrainingSpec) -> Iterator[Violation]:
+    bounds = {
+        "agent_steps": (1, MAX_AGENT_STEPS),
+        "seed": (0, MAX_SEED),
+        "environments": (max(1, min(len(spec.missions), MAX_MISSIONS)), MAX_ENVIRONMENTS),
+        "workers": (1, 1024),
+        "checkpoint_agent_steps": (1, MAX_AGENT_STEPS),
+        "max_checkpoints": (1, MAX_CHECKPOINTS),
+        "max_restarts": (0, MAX_RESTARTS),
+    }
+    given = {field.name for field, _ in spec.ListFields()} | {"agent_steps", "seed"}
+    for name, (low, high) in bounds.items():
+        value = getattr(spec, name)
+        if name in given and not low <= value <= high:
+            yield Violation(f"spec.{name}", f"must be between {low} and {high}, not {value}")
+    profile = find_profile(spec.profile)
+    if profile is None:
+        yield Violation("spec.profile", f"unknown profile {spec.profile[:80]!r}{did_you_mean(spec.profile, PROFILES)}")
+    elif not spec.HasField("environments") and len(spec.missions) > profile.environments:
+        message = f"must be set to at least {len(spec.missions)}: every mission needs an environment"
+        yield Violation("spec.environments", message)
+
+
+def _check_trainer(trainer: Mapping[str, Value]) -> Iterator[Violation]:
+    yield from _check_values(trainer, "spec.trainer", finite=False)
+    values = {_full_name(name): value for name, value in scalars(trainer).items()}
+    for problem in check_trainer_parameters(values):
+        yield Violation(f"spec.{problem.name[:100]}", problem.message)
+
+
+def _check_start(spec: TrainingSpec) -> Iterator[Violation]:
+    if not spec.HasField("start"):
+        return
+    yield from _check_artifact(spec.start.weights, "spec.start.weights")
+    if spec.start.checkpoint:
+        try:
+            names.CHECKPOINT.parse(spec.start.checkpoint, "spec.start.checkpoint")
+        except InvalidArgument as error:
+            yield from error.violations
+
+
+def _check_values(values: Mapping[str, Value], field: str, finite: bool = True) -> Iterator[Violation]:
+    for name, message in values.items():
+        value: Scalar | None = from_value(message)
+        if value is None:
+            yield Violation(f"{field}.{name[:100]}", "has no value")
+        elif finite and isinstance(value, float) and not math.isfinite(value):
+            yield Violation(f"{field}.{name[:100]}", f"must be a finite number, not {value}")
+
+
+def _check_artifact(artifact: Artifact, field: str) -> Iterator[Violation]:
+    try:
+        check_artifact(artifact, field)
+    except DafError as error:
+        yield from error.violations
+
+
+def _full_name(name: str) -> str:
+    return name if name.startswith(_TRAINER) else f"{_TRAINER}{name}"

@@ -1,0 +1,280 @@
+"""The SQL of jobs and their logs: transactions, each a plain function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from daf_common import names
+from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
+from daf_common.store import Transaction
+from daf_training.attempts import admit, check_not_ended
+from daf_training.checkpoint_store import add_checkpoints, drop_checkpoints
+from daf_training.checkpoints import CheckpointRow
+from daf_training.jobs import OCCUPYING, Failure, Job, JobState, Report, take_report
+from daf_training.logs import TRUNCATED, pieces
+from daf_training.tables import JOBS, LOG_PIECES, TRANSITIONS
+
+KIND = "trainingJob"
+"""What deleted jobs are called in tombstones."""
+
+_UNSETTLED = [state.value for state in OCCUPYING]
+
+
+@dataclass(frozen=True)
+class LogPiece:
+    """A piece of a log."""
+
+    id: int
+    attempt: int
+    worker: int
+    text: str
+
+
+def add_job(tx: Transaction, job: Job) -> None:
+    """Stores a new job.
+
+    Raises:
+        AlreadyExists: the id is taken.
+    """
+    if find_job(tx, job.id) is not None:
+        raise AlreadyExists(f"there is a training job {job.id} already: choose another id, or none")
+    tx.execute(sa.insert(JOBS).values(id=job.id, **_columns(job)))
+    tx.changed(JOBS, job.id)
+
+
+def find_job(tx: Transaction, job_id: str, lock: bool = False) -> Job | None:
+    """One job; with `lock`, nobody else changes it until the end of the transaction."""
+    query = sa.select(JOBS).where(JOBS.c.id == job_id)
+    row = tx.execute(query.with_for_update() if lock else query).first()
+    return _job(row) if row else None
+
+
+def get_job(tx: Transaction, job_id: str, lock: bool = False) -> Job:
+    """One job.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    job = find_job(tx, job_id, lock)
+    if job is None:
+        raise NotFound(f"there is no training job {job_id}")
+    return job
+
+
+def jobs_by_id(tx: Transaction, ids: Iterable[str]) -> dict[str, Job]:
+    """Several jobs; those that are gone are left out."""
+    rows = tx.execute(sa.select(JOBS).where(JOBS.c.id.in_(list(ids))))
+    return {row.id: _job(row) for row in rows}
+
+
+def page_of_jobs(tx: Transaction, before: int | None, limit: int) -> list[tuple[int, Job]]:
+    """Jobs with their numbers, newest first, from before a number."""
+    query = sa.select(JOBS).order_by(JOBS.c.number.desc()).limit(limit)
+    rows = tx.execute(query if before is None else query.where(JOBS.c.number < before))
+    return [(row.number, _job(row)) for row in rows]
+
+
+def jobs_changed(job_id: str = "") -> Callable[[Transaction, int], list[Job]]:
+    """Reads the jobs whose revision is greater than the given one; all, or the one of that id."""
+
+    def read(tx: Transaction, revision: int) -> list[Job]:
+        query = sa.select(JOBS).where(JOBS.c.revision > revision).order_by(JOBS.c.revision, JOBS.c.number)
+        return [_job(row) for row in tx.execute(query.where(JOBS.c.id == job_id) if job_id else query)]
+
+    return read
+
+
+def live_jobs(tx: Transaction, slots: int) -> list[str]:
+    """Ids of the jobs about which something may have to be done: those that hold a slot or are next to get one."""
+    occupied = tx.execute(sa.select(JOBS.c.id).where(JOBS.c.state.in_(_UNSETTLED))).scalars()
+    return [*occupied, *startable_jobs(tx, slots)]
+
+
+def startable_jobs(tx: Transaction, slots: int) -> list[str]:
+    """Ids of the waiting jobs for which there is a slot, oldest first."""
+    occupied = tx.execute(sa.select(sa.func.count()).where(JOBS.c.state.in_(_UNSETTLED))).scalar_one()
+    waiting = sa.select(JOBS.c.id).where(JOBS.c.state == JobState.PENDING.value).order_by(JOBS.c.number)
+    return list(tx.execute(waiting.limit(max(0, slots - occupied))).scalars())
+
+
+def save_jobs(tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime, slots: int) -> list[str]:
+    """Stores jobs (old, new) unless somebody has changed them since; returns the jobs that may start now."""
+    ended = False
+    for old, new in changes:
+        if _save(tx, old, new, now):
+            ended = ended or (old.state in OCCUPYING and new.state not in OCCUPYING)
+    return startable_jobs(tx, slots) if ended else []
+
+
+def change_job(tx: Transaction, job_id: str, change: Callable[[Job], Job], now: datetime) -> Job:
+    """Changes one job by a pure function.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    old = get_job(tx, job_id, lock=True)
+    new = change(old)
+    if new != old:
+        _save(tx, old, new, now)
+    return new
+
+
+def record_report(
+    tx: Transaction,
+    job_id: str,
+    attempt: tuple[int, str, int],
+    report: Report,
+    checkpoints: Sequence[CheckpointRow],
+    kept_checkpoints: int,
+    log: str,
+    max_log_bytes: int,
+    slots: int,
+    now: datetime,
+) -> tuple[Job, list[str]]:
+    """Takes a worker's report: the job, its checkpoints and its log, all or nothing.
+
+    Args:
+        tx: the transaction.
+        job_id: the job.
+        attempt: number, token and rank of the attempt that reports.
+        report: what changes the job; one that was taken before changes nothing.
+        checkpoints: to add; one of the same update as an earlier attempt's takes its place.
+        kept_checkpoints: how many of the newest are kept beside the best.
+        log: to append.
+        max_log_bytes: what is longer is dropped.
+        slots: how many jobs may train at once.
+        now: the time of the call.
+
+    Returns:
+        The job, and the jobs that may start because it has ended.
+
+    Raises:
+        Aborted, NotFound, PermissionDenied: the attempt is not, or no longer, the one that may report.
+    """
+    old = get_job(tx, job_id, lock=True)
+    number, token, rank = attempt
+    admit(old, number, token)
+    if report.sequence <= old.reports:
+        return old, []
+    check_not_ended(old)
+    new = take_report(old, report, now)
+    if new != old:
+        _save(tx, old, new, now)
+    if checkpoints:
+        add_checkpoints(tx, job_id, checkpoints, kept_checkpoints)
+    if log and old.log_bytes < max_log_bytes:
+        add_log(tx, job_id, number, rank, log if new.log_bytes <= max_log_bytes else TRUNCATED)
+    return new, startable_jobs(tx, slots) if new.ended else []
+
+
+def add_log(tx: Transaction, job_id: str, attempt: int, worker: int, text: str) -> None:
+    """Appends to a job's log."""
+    rows = [{"job": job_id, "attempt": attempt, "worker": worker, "text": piece} for piece in pieces(text)]
+    tx.execute(sa.insert(LOG_PIECES), rows)
+    tx.changed(JOBS, job_id)
+
+
+def log_after(tx: Transaction, job_id: str, piece_id: int, attempt: int, limit: int) -> list[LogPiece]:
+    """Pieces of a job's log after a piece; of one attempt, or of all for 0."""
+    table = LOG_PIECES
+    query = sa.select(table).where(table.c.job == job_id, table.c.id > piece_id).order_by(table.c.id).limit(limit)
+    rows = tx.execute(query.where(table.c.attempt == attempt) if attempt else query)
+    return [LogPiece(row.id, row.attempt, row.worker, row.text) for row in rows]
+
+
+def delete_job(tx: Transaction, job_id: str) -> None:
+    """Deletes a job with its checkpoints and its log; its artifacts become garbage unless others name them.
+
+    Raises:
+        NotFound: there is none of that id.
+        FailedPrecondition: it has not ended.
+    """
+    job = get_job(tx, job_id, lock=True)
+    if not job.ended:
+        raise FailedPrecondition(f"{job_id} has not ended: cancel it first")
+    drop_checkpoints(tx, job_id)
+    tx.execute(sa.delete(LOG_PIECES).where(LOG_PIECES.c.job == job_id))
+    tx.execute(sa.delete(JOBS).where(JOBS.c.id == job_id))
+    tx.deleted(KIND, job_id)
+
+
+def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
+    swap = sa.update(JOBS).where(JOBS.c.id == old.id, JOBS.c.revision == old.revision).values(**_columns(new))
+    if not tx.execute(swap).rowcount:
+        return False
+    tx.changed(JOBS, old.id)
+    if new.history:
+        name = names.TRAINING_JOB.format(new.id)
+        rows = [
+            {
+                "name": name,
+                "from_state": step.from_state.value,
+                "to_state": step.to_state.value,
+                "reason": step.reason,
+                "time": now,
+            }
+            for step in new.history
+        ]
+        tx.execute(sa.insert(TRANSITIONS), rows)
+    if new.new_log:
+        add_log(tx, new.id, old.attempt, 0, new.new_log)
+    return True
+
+
+def _columns(job: Job) -> dict[str, Any]:
+    failure = job.failure or Failure("", "")
+    return {
+        "spec": job.spec,
+        "creator": job.creator,
+        "max_restarts": job.max_restarts,
+        "state": job.state.value,
+        "cancel_requested": job.cancel_requested,
+        "attempt": job.attempt,
+        "token": job.token,
+        "reports": job.reports,
+        "log_bytes": job.log_bytes,
+        "failure_reason": failure.reason or None,
+        "failure_message": failure.message,
+        "failure_subject": failure.subject,
+        "progress": job.progress,
+        "checkpoint": job.checkpoint,
+        "effective_trainer": dict(job.effective_trainer),
+        "create_time": job.create_time,
+        "start_time": job.start_time,
+        "end_time": job.end_time,
+    }
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    failed = row.failure_reason is not None
+    effective: Mapping[str, Any] = row.effective_trainer
+    return Job(
+        id=row.id,
+        spec=bytes(row.spec),
+        create_time=_utc(row.create_time),
+        creator=row.creator,
+        max_restarts=row.max_restarts,
+        state=JobState(row.state),
+        cancel_requested=row.cancel_requested,
+        attempt=row.attempt,
+        token=row.token,
+        reports=row.reports,
+        log_bytes=row.log_bytes,
+        failure=Failure(row.failure_reason, row.failure_message, row.failure_subject) if failed else None,
+        progress=bytes(row.progress),
+        checkpoint=bytes(row.checkpoint),
+        effective_trainer=effective,
+        start_time=_utc(row.start_time) if row.start_time else None,
+        end_time=_utc(row.end_time) if row.end_time else None,
+        revision=row.revision,
+    )
+
+
+def _utc(time: datetime) -> datetime:
+    """SQLite forgets the time zone; all times are stored in UTC."""
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

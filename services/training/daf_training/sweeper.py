@@ -1,0 +1,97 @@
+"""Clears away what no job needs any more: workloads of attempts that are over, and artifacts that nothing names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+
+from daf_common.artifacts import ArtifactStore
+from daf_common.clock import Clock
+from daf_common.errors import TRANSIENT
+from daf_common.requests import forget
+from daf_common.store import Store
+from daf_common.workloads import Backend, Observation, State
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_training import checkpoint_store, store
+from daf_training.attempts import parse_workload_name
+from daf_training.jobs import Job
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 2.0
+EXIT_SECONDS = 5.0
+"""How long a worker whose job has ended may take to end by itself."""
+STOP_SECONDS = 2.0
+BATCH = 100
+REQUESTS_INTERVAL_SECONDS = 600.0
+
+
+class Sweeper:
+    """Looks at everything now and then. What it misses once, it finds the next time."""
+
+    def __init__(self, database: Store, backend: Backend, artifacts: ArtifactStore, clock: Clock) -> None:
+        self._store, self._backend, self._artifacts, self._clock = database, backend, artifacts, clock
+        self._over_since: dict[str, float] = {}
+        self._forgot = -REQUESTS_INTERVAL_SECONDS
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._task = asyncio.create_task(self._work(), name="training-sweeper")
+
+    async def stop(self) -> None:
+        """Stops."""
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def step(self) -> None:
+        """One look."""
+        await self._sweep_workloads()
+        await self._sweep_artifacts()
+        if self._clock.monotonic() - self._forgot >= REQUESTS_INTERVAL_SECONDS:
+            self._forgot = self._clock.monotonic()
+            await self._store.run(forget, self._clock.now())
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                await self.step()
+            except TRANSIENT as error:
+                log.info("will be tried again: %s", error)
+            except Exception:
+                log.exception("clearing away failed and will be tried again")
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def _sweep_workloads(self) -> None:
+        # Workloads first: a job that is read later is at least as new as the workloads that were seen.
+        workloads = await self._backend.observe()
+        attempts = {name: parsed for name in workloads if (parsed := parse_workload_name(name))}
+        if not attempts:
+            return
+        jobs = await self._store.read(store.jobs_by_id, {job_id for job_id, _ in attempts.values()})
+        over = [name for name, (job_id, attempt) in attempts.items() if _is_over(jobs.get(job_id), attempt)]
+        self._over_since = {name: self._over_since.get(name, self._clock.monotonic()) for name in over}
+        for name in over:
+            await self._clear(name, workloads)
+
+    async def _clear(self, name: str, workloads: Mapping[str, Observation]) -> None:
+        if workloads[name].state is not State.RUNNING:
+            await self._backend.remove(name)
+        elif self._clock.monotonic() - self._over_since[name] >= EXIT_SECONDS:
+            await self._backend.stop(name, STOP_SECONDS)
+
+    async def _sweep_artifacts(self) -> None:
+        if not await self._store.read(checkpoint_store.has_garbage):
+            return
+        digests = await self._store.run(checkpoint_store.garbage, BATCH)
+        for digest in digests:
+            await self._artifacts.delete(Artifact(sha256=digest, owner=self._artifacts.owner))
+        await self._store.run(checkpoint_store.forget_garbage, digests)
+
+
+def _is_over(job: Job | None, attempt: int) -> bool:
+    return job is None or job.ended or attempt < job.attempt
