@@ -64,6 +64,7 @@ LEASES = sa.Table(
 """Who leads: see `daf_common.leases`."""
 
 _ATTEMPTS = 6
+_UNIQUE_VIOLATION = "23505"
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "53300"}
 
 
@@ -171,6 +172,8 @@ class Store:
                 if not _is_transient(error):
                     raise
                 if attempt == _ATTEMPTS:
+                    if isinstance(error, IntegrityError):
+                        raise
                     raise Unavailable(
                         f"the database of {self.schema} does not answer", retry_after_seconds=1.0
                     ) from error
@@ -259,9 +262,12 @@ def _engine(url: str, schema: str) -> sa.Engine:
 def _is_transient(error: Exception) -> bool:
     if isinstance(error, InjectedFault):
         return True
-    if isinstance(error, IntegrityError) or not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
+    if isinstance(error, IntegrityError):
+        # Another transaction added the same row between this one's look and its insert: the next look will see it.
+        return state == _UNIQUE_VIOLATION
     return bool(
         error.connection_invalidated
         or state in _TRANSIENT_SQLSTATES
