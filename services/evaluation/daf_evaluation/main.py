@@ -1,0 +1,110 @@
+"""The evaluation service, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from daf_common.artifacts import ArtifactStore
+from daf_common.local_backend import LocalBackend, Zygote
+from daf_common.migrations import upgrade
+from daf_common.reconciler import Reconciler
+from daf_common.requests import REMEMBERED, forget
+from daf_common.service import Context, run
+from daf_common.store import Store
+from daf_common.watch import Watcher
+from daf_common.workloads import Backend
+from daf_evaluation.evaluations import Action, Evaluation, Seen
+from daf_evaluation.reconciler import EvaluationController
+from daf_evaluation.servicer import EvaluationServicer
+from daf_evaluation.settings import EvaluationSettings
+from daf_evaluation.worker_servicer import EvaluationWorkerServicer
+from daf_protos.evaluation.v1 import evaluation_service_pb2, worker_service_pb2
+from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
+from daf_protos.evaluation.v1.worker_service_pb2_grpc import add_EvaluationWorkerServiceServicer_to_server
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Evaluations:
+    """The service; see `daf_common.service.Service`."""
+
+    def __init__(self, context: Context, settings: EvaluationSettings, store: Store, backend: Backend) -> None:
+        self.store = store
+        self._backend, self._clock = backend, context.clock
+        statistics = StatisticsServiceStub(context.peer("statistics"))
+        artifacts = ArtifactStore(settings.artifacts(), "evaluation")
+        self._watcher = Watcher(store)
+        controller = EvaluationController(settings, store, backend, statistics, context.clock, self._enqueue)
+        self._reconciler: Reconciler[Evaluation, Seen, Action] = Reconciler("evaluations", controller, context.clock)
+        self._servicer = EvaluationServicer(
+            settings,
+            store,
+            artifacts,
+            backend,
+            statistics,
+            self._watcher,
+            context.clock,
+            context.ids,
+            self._enqueue,
+        )
+        self._worker_servicer = EvaluationWorkerServicer(
+            settings, store, artifacts, statistics, context.clock, self._enqueue
+        )
+        self._forgetter: asyncio.Task[None] | None = None
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """See `Service.register`."""
+        add_EvaluationServiceServicer_to_server(self._servicer, server)
+        add_EvaluationWorkerServiceServicer_to_server(self._worker_servicer, server)
+        return [
+            evaluation_service_pb2.DESCRIPTOR.services_by_name["EvaluationService"].full_name,
+            worker_service_pb2.DESCRIPTOR.services_by_name["EvaluationWorkerService"].full_name,
+        ]
+
+    async def start(self) -> None:
+        """See `Service.start`."""
+        self._watcher.start()
+        self._reconciler.start()
+        self._forgetter = asyncio.create_task(self._forget_requests(), name="evaluation-requests")
+
+    async def stop(self) -> None:
+        """See `Service.stop`. Workers go on: they report to whoever serves next."""
+        if self._forgetter:
+            self._forgetter.cancel()
+            await asyncio.gather(self._forgetter, return_exceptions=True)
+        await self._reconciler.stop()
+        await self._watcher.stop()
+        await self._backend.close()
+        self.store.close()
+
+    def _enqueue(self, *ids: str) -> None:
+        self._reconciler.enqueue(*ids)
+
+    async def _forget_requests(self) -> None:
+        while True:
+            await self.store.run(forget, self._clock.now())
+            await asyncio.sleep(REMEMBERED.total_seconds() / 24)
+
+
+def build(context: Context, backend: Backend) -> Evaluations:
+    """The service with its database brought up to date."""
+    settings = EvaluationSettings(**context.settings.model_dump())
+    store = Store(settings.database("evaluation"), "evaluation")
+    upgrade(store, MIGRATIONS)
+    return Evaluations(context, settings, store, backend)
+
+
+def main() -> None:
+    """Runs the service in a process of its own."""
+    settings = EvaluationSettings()
+    backend = LocalBackend(settings.home / "workers", settings.home / "cache", Zygote())
+    run(settings, lambda context: [build(context, backend)])
+
+
+if __name__ == "__main__":
+    main()

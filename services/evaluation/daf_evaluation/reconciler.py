@@ -1,0 +1,144 @@
+"""Keeps workloads running for evaluations until their episodes are played: observes and performs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from daf_common import names
+from daf_common.channel import raising
+from daf_common.clock import Clock
+from daf_common.store import Store, Transaction
+from daf_common.telemetry import RESOURCES
+from daf_common.workloads import Backend, Observation, Workload
+from daf_common.workloads import State as WorkloadState
+from daf_evaluation import evaluations, store
+from daf_evaluation.evaluations import Action, Archive, Evaluation, Seen, Start, Stop
+from daf_evaluation.settings import EvaluationSettings
+from daf_evaluation.slots import grant
+from daf_protos.statistics.v1.statistics_service_pb2 import (
+    Metric,
+    SummarizeEvaluationRequest,
+    SummarizeEvaluationResponse,
+)
+
+if TYPE_CHECKING:
+    from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
+
+KEPT_LOG_BYTES = 1 << 20
+"""How much of the end of a process's log is kept once its workload is removed."""
+
+LAST_LINES = 5
+
+
+class EvaluationController:
+    """See `daf_common.reconciler.Controller`."""
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        database: Store,
+        backend: Backend,
+        statistics: StatisticsServiceAsyncStub,
+        clock: Clock,
+        enqueue: Callable[..., None],
+    ) -> None:
+        self._settings, self._store, self._backend = settings, database, backend
+        self._statistics, self._clock, self._enqueue = statistics, clock, enqueue
+
+    async def live(self) -> Sequence[str]:
+        """See `Controller.live`."""
+        return await self._store.read(store.live)
+
+    async def load(self, keys: Sequence[str]) -> Mapping[str, Evaluation]:
+        """See `Controller.load`."""
+        return await self._store.read(store.load, keys)
+
+    async def observe(self, rows: Mapping[str, Evaluation]) -> Mapping[str, Seen]:
+        """See `Controller.observe`."""
+        workloads: defaultdict[str, dict[str, Observation]] = defaultdict(dict)
+        for name, observation in (await self._backend.observe()).items():
+            if parsed := evaluations.parse_workload_name(name):
+                workloads[parsed[0]][name] = observation
+        slots: dict[str, int] = {}
+        if any(not row.state.ended and not row.replicas for row in rows.values()):
+            slots = grant(self._settings.evaluation_slots, await self._store.read(store.claims))
+        seen = await asyncio.gather(
+            *(self._look(row, workloads[id], slots.get(id, 0)) for id, row in rows.items()), return_exceptions=True
+        )
+        for failed in seen:
+            if isinstance(failed, BaseException) and not isinstance(failed, Exception):
+                raise failed
+        return {id: look for id, look in zip(rows, seen, strict=True) if isinstance(look, Seen)}
+
+    def decide(self, row: Evaluation, seen: Seen, now: datetime) -> tuple[Evaluation, Sequence[Action]]:
+        """See `Controller.decide`."""
+        return evaluations.decide(row, seen, now, self._settings.evaluation_attempts)
+
+    async def save(self, changes: Mapping[str, tuple[Evaluation, Evaluation]]) -> None:
+        """See `Controller.save`."""
+        await self._store.run(store.save, changes, self._clock.now())
+        for old, new in changes.values():
+            if new.state is not old.state:
+                RESOURCES.labels("evaluation", new.state.value).inc()
+        if any(old.replicas and not new.replicas for old, new in changes.values()):
+            waiting = await self._store.read(store.claims)
+            self._enqueue(*(claim.id for claim in waiting if not claim.held))
+
+    async def perform(self, key: str, row: Evaluation, action: Action) -> None:
+        """See `Controller.perform`."""
+        match action:
+            case Start():
+                await self._backend.start(self._workload(row))
+            case Stop(workload):
+                await self._backend.stop(workload, self._settings.stop_grace_seconds)
+            case Archive(workload):
+                await self._archive(row, workload)
+
+    async def _look(self, row: Evaluation, workloads: Mapping[str, Observation], slots: int) -> Seen:
+        if row.state.ended or row.cancel_requested:
+            return Seen(workloads)
+        if row.done == row.total:
+            name = names.EVALUATION.format(row.id)
+            request = SummarizeEvaluationRequest(evaluation=name, metric=Metric(name="reward"))
+            summary: SummarizeEvaluationResponse = await raising(self._statistics.SummarizeEvaluation(request))
+            return Seen(workloads, recorded=summary.episodes, digest=summary.digest)
+        newest = workloads.get(row.workload)
+        if row.replicas and newest is not None and newest.state is not WorkloadState.RUNNING:
+            return Seen(workloads, last_words=await self._last_words(row))
+        return Seen(workloads, slots=slots)
+
+    def _workload(self, row: Evaluation) -> Workload:
+        environment = {
+            "DAF_WORKER_ADDRESS": self._settings.worker_address or self._settings.listen,
+            "DAF_EVALUATION": names.EVALUATION.format(row.id),
+            "DAF_ATTEMPT": str(row.attempt),
+            "DAF_TOKEN": row.token,
+            "DAF_CACHE": str(self._settings.home / "cache"),
+        }
+        return Workload(row.workload, "evaluate", environment, row.replicas)
+
+    async def _last_words(self, row: Evaluation) -> str:
+        for replica in range(row.replicas):
+            lines = (await self._backend.logs(row.workload, replica)).decode(errors="replace").split("\n")
+            if last := [line for line in lines if line.strip()][-LAST_LINES:]:
+                return "\n".join(last)[-2000:]
+        return ""
+
+    async def _archive(self, row: Evaluation, workload: str) -> None:
+        parsed = evaluations.parse_workload_name(workload)
+        assert parsed is not None
+        contents = {}
+        for replica in range(row.workers):
+            if content := await self._backend.logs(workload, replica):
+                contents[replica] = content[-KEPT_LOG_BYTES:]
+
+        def keep(tx: Transaction) -> None:
+            store.add_logs(tx, *parsed, contents)
+
+        if contents:
+            await self._store.run(keep)
+        await self._backend.remove(workload)
