@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from daf_cogames import catalog, params
+from daf_cogames.arguments import Parameter
 from daf_cogames.suggestions import did_you_mean
 from daf_common.errors import Violation
 from daf_common.values import Scalar, scalars, to_value
@@ -50,6 +51,13 @@ def _apply_to_mission(mission: Mission, key: str, value: Scalar) -> None:
             mission.max_steps = int(value)
 
 
+def policy_parameters(training: TrainingSpec) -> tuple[Parameter, ...]:
+    """The constructor's parameters of the policy class; none for a user's own, which only the runner knows."""
+    policy_class = training.policy_class
+    entry = None if policy_class.HasField("code") else catalog.find_policy(policy_class.class_path)
+    return entry.parameters if entry else ()
+
+
 def check_trainer(field: str, training: TrainingSpec) -> Iterator[Violation]:
     """What is wrong with the trainer's values that are the same for all trials."""
     for problem in params.check_trainer_parameters(_trainer(training)):
@@ -72,7 +80,7 @@ def check_space(field: str, space: Space, training: TrainingSpec) -> Iterator[Vi
 
 
 def _misplaced(name: str, training: TrainingSpec) -> str:
-    arguments = _policy_arguments(training)
+    arguments = [parameter.name for parameter in policy_parameters(training)]
     full = params.canonical_name(name, arguments)
     if full != name:
         return f"say where it belongs: {full!r}"
@@ -118,11 +126,6 @@ def _check_policy_argument(where: str, key: str, domain: Domain, training: Train
             if problem.field == f"arguments.{key}":
                 yield Violation(where, problem.message)
                 return
-
-
-def _policy_arguments(training: TrainingSpec) -> list[str]:
-    entry = catalog.find_policy(training.policy_class.class_path)
-    return [parameter.name for parameter in entry.parameters] if entry else []
 
 
 def _trainer(training: TrainingSpec) -> dict[str, Scalar]:

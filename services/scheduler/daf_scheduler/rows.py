@@ -122,7 +122,11 @@ def _reason(row: sa.Row[Any]) -> Reason | None:
 def _reason_columns(reason: Reason | None) -> dict[str, str]:
     if reason is None:
         return {"reason": "", "message": "", "subject": ""}
-    return {"reason": reason.reason[:80], "message": reason.message[:4000], "subject": reason.subject[:400]}
+    return {
+        "reason": reason.reason[:80],
+        "message": reason.message[:4000].replace("\x00", ""),  # which PostgreSQL does not store
+        "subject": reason.subject[:400].replace("\x00", ""),
+    }
 
 
 def _utc(time: datetime) -> datetime:

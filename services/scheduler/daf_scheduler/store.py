@@ -130,9 +130,14 @@ def load_sweeps(tx: Transaction, ids: Sequence[str]) -> dict[str, Sweep]:
     return {row.id: to_sweep(row) for row in tx.execute(sa.select(SWEEPS).where(SWEEPS.c.id.in_(ids)))}
 
 
-def save_sweeps(tx: Transaction, changes: Iterable[tuple[Sweep, Sweep]], fence: int, now: datetime) -> None:
-    """Stores sweeps (old, new) that nobody has changed since. Raises Aborted for a leader that was overtaken."""
+def save_sweeps(tx: Transaction, changes: Iterable[tuple[Sweep, Sweep]], fence: int, now: datetime) -> list[str]:
+    """Stores sweeps (old, new) that nobody has changed since; returns their ids.
+
+    Raises:
+        Aborted: the leader was overtaken.
+    """
     check_fence(tx, LEASE, fence)
+    saved = []
     for old, new in changes:
         own = (SWEEPS.c.id == old.id) & (SWEEPS.c.revision == old.revision)
         before, after = sweep_columns(old), sweep_columns(new)
@@ -140,6 +145,8 @@ def save_sweeps(tx: Transaction, changes: Iterable[tuple[Sweep, Sweep]], fence: 
         if tx.execute(sa.update(SWEEPS).where(own).values(values)).rowcount:
             tx.execute(sa.insert(TRANSITIONS).values(transition(SWEEP.format(new.id), old, new, now)))
             tx.changed(SWEEPS, new.id)
+            saved.append(new.id)
+    return saved
 
 
 def add_trials(tx: Transaction, sweep: Sweep, new: Sequence[Trial], searched: bool, fence: int, now: datetime) -> bool:

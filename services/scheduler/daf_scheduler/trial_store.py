@@ -19,7 +19,7 @@ from daf_scheduler.sweeps import Sweep
 from daf_scheduler.tables import SWEEPS, TRANSITIONS, TRIALS
 from daf_scheduler.trials import Trial, TrialState
 
-MUTABLE = (
+_MUTABLE = (
     "state",
     "rung",
     "checkpoint",
@@ -67,6 +67,8 @@ def load_trials(tx: Transaction, ids: Sequence[str]) -> Batch:
 class Saved:
     """What follows from trials that were stored."""
 
+    trials: tuple[str, ...]
+    """Ids of the trials that are stored; others have been changed by somebody else."""
     startable: tuple[str, ...]
     """Ids of the waiting trials that may start now."""
     sweeps: tuple[str, ...]
@@ -84,11 +86,11 @@ def save_trials(tx: Transaction, changes: Iterable[tuple[Trial, Trial]], fence: 
     unchanged = {row.id for row in tx.execute(current) if row.revision == pairs[row.id][0].revision}
     saved = [pair for id, pair in pairs.items() if id in unchanged]
     if not saved:
-        return Saved((), ())
-    columns = {name: sa.bindparam(f"new_{name}") for name in MUTABLE}
+        return Saved((), (), ())
+    columns: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in _MUTABLE}
     update = sa.update(TRIALS).where(TRIALS.c.id == sa.bindparam("own")).values(columns)
     rows = [(new.id, trial_columns(new)) for _, new in saved]
-    tx.execute(update, [{"own": id, **{f"new_{name}": row[name] for name in MUTABLE}} for id, row in rows])
+    tx.execute(update, [{"own": id, **{f"new_{name}": row[name] for name in _MUTABLE}} for id, row in rows])
     events = [transition(TRIAL.format(new.sweep, new.number), old, new, now) for old, new in saved]
     tx.execute(sa.insert(TRANSITIONS), events)
     tx.changed(TRIALS, *(new.id for _, new in saved))
@@ -96,7 +98,7 @@ def save_trials(tx: Transaction, changes: Iterable[tuple[Trial, Trial]], fence: 
     updated = {id: _count(tx, sweep, [p for p in saved if p[1].sweep == id]) for id, sweep in parents.items()}
     startable = [id for sweep in updated.values() if not sweep.stopping for id in _next_waiting(tx, sweep)]
     due = [id for id, sweep in updated.items() if sweep.counts.live == 0 or not sweep.searched or sweep.stopping]
-    return Saved(tuple(startable), tuple(due))
+    return Saved(tuple(new.id for _, new in saved), tuple(startable), tuple(due))
 
 
 def _count(tx: Transaction, sweep: Sweep, saved: Sequence[tuple[Trial, Trial]]) -> Sweep:

@@ -1,0 +1,138 @@
+"""The scheduler service, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from daf_common.leases import Leader
+from daf_common.migrations import upgrade
+from daf_common.reconciler import Reconciler
+from daf_common.requests import REMEMBERED, forget
+from daf_common.service import Context, run
+from daf_common.store import Store
+from daf_common.watch import Watcher
+from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
+from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
+from daf_protos.scheduler.v1.scheduler_service_pb2 import DESCRIPTOR
+from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import add_SchedulerServiceServicer_to_server
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
+from daf_protos.training.v1.training_job_pb2 import TrainingSpec
+from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from daf_scheduler import sweeps, trials
+from daf_scheduler.child_cache import ChildCache
+from daf_scheduler.peers import Evaluations, Numbers, TrainingJobs
+from daf_scheduler.servicer import SchedulerServicer
+from daf_scheduler.settings import SchedulerSettings
+from daf_scheduler.store import LEASE
+from daf_scheduler.sweep_controller import SweepController
+from daf_scheduler.trial_controller import TrialController
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """The service; see `daf_common.service.Service`."""
+
+    def __init__(self, context: Context, settings: SchedulerSettings, store: Store) -> None:
+        self.store = store
+        clock = self._clock = context.clock
+        self._watcher = Watcher(store)
+        self._leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
+        self._jobs: ChildCache[TrainingSpec] = ChildCache(
+            TrainingJobs(TrainingServiceStub(context.peer("training"))), clock, settings.reread_seconds
+        )
+        self._evaluations: ChildCache[EvaluationSpec] = ChildCache(
+            Evaluations(EvaluationServiceStub(context.peer("evaluation"))), clock, settings.reread_seconds
+        )
+        numbers = Numbers(StatisticsServiceStub(context.peer("statistics")))
+        self._trials: Reconciler[trials.Trial, trials.Seen, trials.Action] = Reconciler(
+            "trials",
+            TrialController(
+                store,
+                self._leader,
+                self._jobs,
+                self._evaluations,
+                numbers,
+                clock,
+                self._enqueue_trials,
+                self._enqueue_sweeps,
+            ),
+            clock,
+        )
+        self._sweeps: Reconciler[sweeps.Sweep, sweeps.Seen, sweeps.Action] = Reconciler(
+            "sweeps",
+            SweepController(
+                store, self._leader, self._evaluations, numbers, clock, self._enqueue_trials, self._enqueue_sweeps
+            ),
+            clock,
+        )
+        self._servicer = SchedulerServicer(
+            store, self._watcher, clock, context.ids, self._enqueue_sweeps, self._enqueue_trials
+        )
+        self._forgetter: asyncio.Task[None] | None = None
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """See `Service.register`."""
+        add_SchedulerServiceServicer_to_server(self._servicer, server)
+        return [DESCRIPTOR.services_by_name["SchedulerService"].full_name]
+
+    async def start(self) -> None:
+        """See `Service.start`."""
+        self._watcher.start()
+        self._jobs.start()
+        self._evaluations.start()
+        self._leader.start()
+        self._trials.start()
+        self._sweeps.start()
+        self._forgetter = asyncio.create_task(self._forget_requests(), name="scheduler-requests")
+
+    async def stop(self) -> None:
+        """See `Service.stop`. Jobs and evaluations go on; they are found again by their names."""
+        if self._forgetter:
+            self._forgetter.cancel()
+            await asyncio.gather(self._forgetter, return_exceptions=True)
+        await self._sweeps.stop()
+        await self._trials.stop()
+        await self._evaluations.stop()
+        await self._jobs.stop()
+        await self._leader.stop()
+        await self._watcher.stop()
+        self.store.close()
+
+    def _enqueue_trials(self, *ids: str) -> None:
+        self._trials.enqueue(*ids)
+
+    def _enqueue_sweeps(self, *ids: str) -> None:
+        self._sweeps.enqueue(*ids)
+
+    async def _forget_requests(self) -> None:
+        while True:
+            try:
+                await self.store.run(forget, self._clock.now())
+            except Exception:  # the database is away: another hour does not matter
+                log.exception("old requests could not be forgotten")
+            await asyncio.sleep(REMEMBERED.total_seconds() / 24)
+
+
+def build(context: Context) -> Scheduler:
+    """The service with its database brought up to date."""
+    settings = SchedulerSettings(**context.settings.model_dump())
+    store = Store(settings.database("scheduler"), "scheduler")
+    upgrade(store, MIGRATIONS)
+    return Scheduler(context, settings, store)
+
+
+def main() -> None:
+    """Runs the service in a process of its own."""
+    run(SchedulerSettings(), lambda context: [build(context)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+from daf_common.migrations import run_environment
+from daf_scheduler.tables import METADATA
+
+run_environment(METADATA)
