@@ -201,6 +201,8 @@ class DAFEvaluationConfig(DocumentConfig):
 
     name: str = Field("evaluation", min_length=1, max_length=200)
     policies: list[PolicyConfig] = Field(min_length=1)
+    code: list[str] | StoredArtifact | None = None
+    """Files and folders of the user's own code; policies whose class is in it take it along."""
     missions: list[MissionConfig] = Field(min_length=1)
     episodes: int = Field(5, ge=1)
     """Episodes for each mission and team."""

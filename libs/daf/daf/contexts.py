@@ -93,6 +93,13 @@ def current_address() -> str | None:
     return _address(contexts, os.environ.get("DAF_CONTEXT") or contexts.current)
 
 
+def current_name() -> str:
+    """The name of the context in use; empty where `DAF_ADDRESS` overrides it."""
+    if os.environ.get("DAF_ADDRESS"):
+        return ""
+    return os.environ.get("DAF_CONTEXT") or read_contexts().current
+
+
 def _address(contexts: Contexts, name: str) -> str | None:
     if name == EMBEDDED:
         return None

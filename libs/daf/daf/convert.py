@@ -127,20 +127,9 @@ def training_config(spec: TrainingSpec, name: str = "training") -> DAFTrainingCo
     )
 
 
-def evaluation_spec(
-    config: DAFEvaluationConfig, resolver: Resolver, code: list[str] | StoredArtifact | None = None
-) -> EvaluationSpec:
-    """An evaluation document as a message.
-
-    Args:
-        config: the document.
-        resolver: resolves its references.
-        code: code for those policies whose class is in it and that name none themselves.
-
-    Raises:
-        DafError: what the services say of it.
-    """
-    own = _OwnCode(code, config.directory, resolver)
+def evaluation_spec(config: DAFEvaluationConfig, resolver: Resolver) -> EvaluationSpec:
+    """An evaluation document as a message. Raises as `sweep_spec`."""
+    own = _OwnCode(config.code, config.directory, resolver)
     spec = EvaluationSpec(
         policies=[_policy(policy, f"policies[{i}]", own, resolver) for i, policy in enumerate(config.policies)],
         missions=map(mission_message, config.missions),

@@ -1,0 +1,102 @@
+"""Options that change what a document says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from daf.config import DocumentConfig
+from daf.documents import Document, Scalar, read, scalar
+from daf_common.errors import InvalidArgument
+
+
+def document_with[C: DocumentConfig](model: type[C], file: Path | None, options: Mapping[str, Any]) -> C:
+    """A document of a file, or an empty one, with what options say in its place.
+
+    Args:
+        model: what it is.
+        file: where it is read, if anywhere; paths in it are relative to there.
+        options: values by key; None and empty ones change nothing, mappings change what is in them.
+
+    Raises:
+        DocumentError: the file cannot be used.
+        InvalidArgument: something is missing or wrong in the options.
+    """
+    document = read(file) if file is not None else Document("the command", {}, {(): 1})
+    _merge(document.data, options)
+    if file is None:
+        try:
+            return model.model_validate(document.data)
+        except ValidationError as error:
+            raise InvalidArgument("\n".join(_problems(error))) from None
+    config = document.check(model)
+    config._directory = file.resolve().parent
+    return config
+
+
+def missions(document: Path | None, names: Sequence[str] | None, changes: Mapping[str, Any]) -> list[Any] | None:
+    """The missions that options name, or those of the document, each with the changes; None if nothing changes."""
+    changes = {key: value for key, value in changes.items() if value}
+    listed: Any = list(names or [])
+    if not listed and changes and document is not None:
+        listed = read(document).data.get("missions") or []
+    if not listed:
+        return None
+    return [{**(m if isinstance(m, dict) else {"mission": m}), **changes} for m in listed]
+
+
+def settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Scalar]]:
+    """Hyperparameters given as `NAME=VALUE`, by where documents have them: `policy` and `trainer`.
+
+    Raises:
+        InvalidArgument: one is not of this form.
+    """
+    found: dict[str, dict[str, Scalar]] = {"policy": {}, "trainer": {}}
+    for pair in pairs or []:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not name or not value:
+            raise InvalidArgument.field("--set", f"{pair[:80]!r} is not NAME=VALUE")
+        place, dot, rest = name.partition(".")
+        if dot and place == "env":
+            raise InvalidArgument.field(
+                "--set", f"{name} is a matter of the mission: see --cogs, --max-steps, --variant"
+            )
+        if dot and place == "policy":
+            found["policy"][rest] = scalar(value)
+        else:
+            found["trainer"][name] = scalar(value)
+    return found
+
+
+def absolute(paths: Sequence[str] | None) -> list[str] | None:
+    """Paths on the command line, which are relative to where the user is and not to a document."""
+    return [str(Path(path).expanduser().absolute()) for path in paths] if paths else None
+
+
+def _merge(data: dict[str, Any], options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            inner = data.setdefault(key, {})
+            if isinstance(inner, dict):
+                _merge(inner, value)
+            if not data[key]:
+                del data[key]
+        elif value not in (None, "", [], ()):
+            data[key] = value
+
+
+_OPTION_OF = {"missions": "--mission/-m", "policy": "--policy/-p", "policies": "--policy/-p"}
+
+
+def _problems(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        first = str(problem["loc"][0]) if problem["loc"] else ""
+        option = _OPTION_OF.get(first, first)
+        message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        missing = problem["type"] == "missing"
+        lines.append(f"give {option}, or a FILE" if missing else f"{option}: {message}" if option else message)
+    return lines
