@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 from grpc.aio import ClientCallDetails, Metadata
 
-from daf_common.errors import DafError
 from daf_common.status import from_call
 
 DEADLINE_SECONDS = 30.0

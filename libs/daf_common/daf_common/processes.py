@@ -101,12 +101,11 @@ class LocalProcesses:
         ProcessError.
         """
         directory = self._path(name)
-        if directory.exists():
+        if (directory / "lock").exists() or (self._zygote is not None and self._zygote.has(str(directory))):
             return
         await self.ready()
         assert self._zygote is not None
-        # Only now: a service that dies in `ready` has not started anything.
-        directory.mkdir(mode=0o700)
+        directory.mkdir(mode=0o700, exist_ok=True)  # a service that died right here has not started anything
         await self._zygote.fork(directory=str(directory), main=self._main, argv=list(arguments), env=dict(environment))
 
     def names(self) -> list[str]:
@@ -118,14 +117,15 @@ class LocalProcesses:
     def observe(self, name: str) -> Status | None:
         """How a process is; None where none of this name was started."""
         directory = self._path(name)
-        if not directory.is_dir():
-            return None
+        starting = self._zygote is not None and self._zygote.has(str(directory))
+        if not (directory / "lock").exists():
+            return Status(State.RUNNING) if starting else None
         # In this order: a process leaves its exit code before it lets go of the lock.
         locked = _is_locked(directory / "lock")
         code = _read_number(directory / "exit")
         if code is not None:
             return Status(State.EXITED, code)
-        if locked or (self._zygote is not None and self._zygote.has(str(directory))):
+        if locked or starting:
             return Status(State.RUNNING)
         return Status(State.LOST)
 
@@ -189,7 +189,7 @@ class _Zygote:
         self._answers: dict[int, asyncio.Future[dict[str, str]]] = {}
         self._living: set[str] = set()
         self._requests = 0
-        self.ended = False
+        self._ended = False
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
@@ -205,6 +205,11 @@ class _Zygote:
                 start_new_session=True,  # a Ctrl-C in the terminal is for the service
             )
         return cls(process, on_exit)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it forks no more."""
+        return self._ended or self._process.returncode is not None
 
     async def wait_ready(self) -> None:
         await asyncio.shield(self._ready)
@@ -245,7 +250,7 @@ class _Zygote:
                 self._on_exit(Path(event["directory"]).name)
             else:
                 self._answer(event)
-        self.ended = True
+        self._ended = True
         self._living.clear()
         code = await self._process.wait()
         failure = ProcessError(f"the process that forks workers ended with exit code {code}; see its zygote.log")

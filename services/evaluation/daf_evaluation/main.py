@@ -9,8 +9,9 @@ from pathlib import Path
 import grpc
 
 from daf_common.artifacts import ArtifactStore
-from daf_common.local_backend import LocalBackend, Zygote
+from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.migrations import upgrade
+from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
 from daf_common.requests import REMEMBERED, forget
 from daf_common.service import Context, run
@@ -102,7 +103,8 @@ def build(context: Context, backend: Backend) -> Evaluations:
 def main() -> None:
     """Runs the service in a process of its own."""
     settings = EvaluationSettings()
-    backend = LocalBackend(settings.home / "workers", settings.home / "cache", Zygote())
+    processes = LocalProcesses(settings.home / "workers", WORKER_MAIN)
+    backend = LocalBackend(processes, "evaluate", settings.home / "cache")
     run(settings, lambda context: [build(context, backend)])
 
 

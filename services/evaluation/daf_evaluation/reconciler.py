@@ -117,7 +117,6 @@ class EvaluationController:
             "DAF_EVALUATION": names.EVALUATION.format(row.id),
             "DAF_ATTEMPT": str(row.attempt),
             "DAF_TOKEN": row.token,
-            "DAF_CACHE": str(self._settings.home / "cache"),
         }
         return Workload(row.workload, "evaluate", environment, row.replicas)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ import daf_evaluation.main
 import daf_scheduler.main
 import daf_statistics.main
 import daf_training.main
-from daf_common.local_backend import LocalBackend, Zygote
+from daf_common.local_backend import WORKER_MAIN, LocalBackend
+from daf_common.processes import LocalProcesses
 from daf_common.service import Context, Service
 from daf_common.settings import ServiceSettings
 from daf_common.workloads import Backend
@@ -40,11 +42,13 @@ class Backends:
 
 
 def local_backends(home: Home) -> Backends:
-    """Processes of this machine, forked from one zygote."""
-    zygote = Zygote()
+    """Processes of this machine, all forked from one zygote, which is warmed up from now on."""
+    processes = LocalProcesses(home.workers, WORKER_MAIN)
+    warming = asyncio.get_running_loop().create_task(processes.ready(), name="zygote")
+    warming.add_done_callback(lambda task: task.cancelled() or task.exception())  # the first start raises it again
     return Backends(
-        training=LocalBackend(home.workers / "training", home.cache, zygote),
-        evaluation=LocalBackend(home.workers / "evaluation", home.cache, zygote),
+        training=LocalBackend(processes, "train", home.cache),
+        evaluation=LocalBackend(processes, "evaluate", home.cache),
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import grpc
 
 from daf_common.artifacts import ArtifactStore
-from daf_common.local_backend import LocalBackend, Zygote
+from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.migrations import upgrade
+from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
 from daf_common.service import Context, run
 from daf_common.store import Store
@@ -87,7 +88,8 @@ def build(context: Context, backend: Backend) -> Training:
 def main() -> None:
     """Runs the service in a process of its own."""
     settings = TrainingSettings()
-    backend = LocalBackend(settings.home / "workers" / "training", settings.home / "cache", Zygote())
+    processes = LocalProcesses(settings.home / "workers", WORKER_MAIN)
+    backend = LocalBackend(processes, "train", settings.home / "cache")
     run(settings, lambda context: [build(context, backend)])
 
 
