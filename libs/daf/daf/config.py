@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import ruamel.yaml
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from daf import documents
+from daf.documents import Scalar
 from daf.references import (
     MissionConfig,
     PolicyConfig,
@@ -20,6 +22,7 @@ from daf.references import (
     StoredArtifact,
     WholeNumber,
     problem_at,
+    trainer_name,
 )
 from daf.space import Domain, Strategy, check
 
@@ -59,11 +62,16 @@ class DocumentConfig(Section):
 
     def to_yaml(self, path: str | Path) -> None:
         """Writes the document to a YAML file, without what has its default. Paths in it are written as they are."""
+        Path(path).write_text(self.yaml_text(), encoding="utf-8")
+
+    def yaml_text(self) -> str:
+        """The document as YAML, without what has its default."""
         yaml = ruamel.yaml.YAML()
         yaml.default_flow_style = None
-        data = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        with Path(path).open("w", encoding="utf-8") as file:
-            yaml.dump(data, file)
+        yaml.width = 1000
+        text = io.StringIO()
+        yaml.dump(self.model_dump(mode="json", by_alias=True, exclude_defaults=True), text)
+        return text.getvalue()
 
     def validate(self) -> None:  # type: ignore[override]  # hides a deprecated class method of pydantic
         """Checks the document as a whole, as after a change inside of one of its lists.
@@ -97,6 +105,17 @@ class TrainingSettings(Section):
     """Attempts that may follow a lost worker."""
     start: PolicyConfig | None = None
     """A checkpoint to start from."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _by_one_name(cls, trainer: dict[str, Scalar]) -> dict[str, Scalar]:
+        named: dict[str, Scalar] = {}
+        for written, value in trainer.items():
+            name = trainer_name(written)
+            if name in named:
+                raise problem_at((written,), f"is {name}, which is there already")
+            named[name] = value
+        return named
 
 
 class EvaluationSettings(Section):

@@ -240,8 +240,6 @@ def _training_spec(
     for name, value in settings.trainer.items():
         field = f"training.trainer.{name}"
         short = parameters.under("trainer", name, field, "policy_arguments, or under missions for env")
-        if short in trainer:
-            raise InvalidArgument.field(field, f"is trainer.{short}, which is set already")
         trainer[short] = parameters.typed(f"trainer.{short}", value)
     spec = TrainingSpec(
         policy_class=PolicyClass(class_path=config.policy, code=own.artifact(), arguments=_values(arguments)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daf.client import Client
+from daf.connection import given_or_connected
 from daf.documents import nearest
 from daf.home import home
 from daf_common.errors import DafError
@@ -38,6 +39,11 @@ class Check:
     message: str = ""
     warning: bool = False
     """Whether it passed, but should be known."""
+
+    @property
+    def mark(self) -> str:
+        """`ok`, `note` or `failed`."""
+        return "failed" if not self.passed else "note" if self.warning else "ok"
 
 
 @dataclass
@@ -65,7 +71,7 @@ class EnvironmentCheckResult:
 
     def summary(self) -> str:
         """One line for each check."""
-        return "\n".join(f"{_mark(check):<8}{check.name}: {check.message}".rstrip(": ") for check in self.checks)
+        return "\n".join(f"{check.mark:<8}{check.name}: {check.message}".rstrip(": ") for check in self.checks)
 
     def extend(self, other: EnvironmentCheckResult) -> None:
         """Adds the checks of another result."""
@@ -82,18 +88,16 @@ def daf_check_environment(
     """Looks at everything that an experiment needs, without stopping at the first thing that is missing.
 
     Args:
-        missions: missions that have to be there; needs a client.
+        missions: missions that have to be there.
         check_cuda: whether to look for a GPU, which imports torch in a process of its own.
         check_disk: whether to look at the free space.
-        client: an installation whose catalogue says which missions there are.
+        client: the installation whose catalogue says which missions there are; otherwise that of the context in use.
     """
     result = daf_check_dependencies()
     if check_disk:
         result.extend(daf_check_disk_space(home()))
-    if missions and client is not None:
+    if missions:
         result.extend(daf_check_mission_configs(missions, client=client))
-    elif missions:
-        result.add_check("missions", True, warning="not looked at: no services run; `daf up` starts them")
     if check_cuda:
         result.extend(daf_check_cuda_availability())
     return result
@@ -130,11 +134,13 @@ def daf_check_disk_space(checkpoint_dir: str | Path, min_available_gb: float = M
     return result
 
 
-def daf_check_mission_configs(missions: Iterable[str], *, client: Client) -> EnvironmentCheckResult:
+def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None = None) -> EnvironmentCheckResult:
     """Looks for missions in an installation's catalogue, and whether they build."""
     result = EnvironmentCheckResult()
     try:
-        known = {mission.name: mission for mission in client.catalog.ListMissions(ListMissionsRequest()).missions}
+        with given_or_connected(client) as connected:
+            listed = connected.catalog.ListMissions(ListMissionsRequest()).missions
+            known = {mission.name: mission for mission in listed}
     except DafError as error:
         result.add_error("missions", error.message)
         return result
@@ -177,7 +183,3 @@ def daf_get_recommended_device() -> str:
     """`cuda` where there is a GPU, else `cpu`."""
     checks = daf_check_cuda_availability().checks
     return "cuda" if all(check.passed and not check.warning for check in checks) else "cpu"
-
-
-def _mark(check: Check) -> str:
-    return "failed" if not check.passed else "note" if check.warning else "ok"

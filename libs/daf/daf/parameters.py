@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from daf.documents import nearest
+from daf.references import HYPERPARAMETER_ALIASES as ALIASES
 from daf_common.errors import InvalidArgument
 from daf_common.values import Scalar
 from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo
-
-ALIASES = {
-    "lr": "trainer.learning_rate",
-    "learning_rate": "trainer.learning_rate",
-    "batch_size": "trainer.minibatch_size",
-}
 
 _PLACES = ("trainer", "env", "policy")
 """Where a name without a place is looked for, in this order."""
@@ -48,14 +43,10 @@ class Parameters:
             full = next((candidate for candidate in candidates if candidate in self._names), name)
         if full in self._names or (self._open and place == "policy" and rest):
             return full
-        short = [known.partition(".")[2] for known in self._names]
-        hint = nearest(name, self._names) or nearest(name, short)
         note = ""
         if self._open and not dot:
             note = f"; if the policy's constructor takes it, write 'policy.{name}'"
-        raise InvalidArgument.field(
-            field, f"unknown hyperparameter {name[:100]!r}{hint}{note} (known: {', '.join(self._names)})"
-        )
+        raise self._unknown(name, field, self._names, note)
 
     def under(self, place: str, name: str, field: str, elsewhere: str) -> str:
         """The short name of a parameter that has to belong to one place.
@@ -69,12 +60,22 @@ class Parameters:
         Raises:
             InvalidArgument: there is no such parameter in this place.
         """
-        given = name if name.startswith(f"{place}.") or name in ALIASES else f"{place}.{name}"
-        known_elsewhere = given not in self._names and any(known.endswith(f".{name}") for known in self._names)
-        full = self.canonical(name if known_elsewhere or name in ALIASES else given, field)
+        bare = name.removeprefix(f"{place}.")
+        full = self.canonical(bare, field) if bare in ALIASES or self._is_elsewhere(place, bare) else f"{place}.{bare}"
         if not full.startswith(f"{place}."):
             raise InvalidArgument.field(field, f"{name!r} is {full}: write it under {elsewhere}")
+        if full not in self._names and not (self._open and place == "policy"):
+            raise self._unknown(name, field, [known for known in self._names if known.startswith(f"{place}.")])
         return full.partition(".")[2]
+
+    def _is_elsewhere(self, place: str, bare: str) -> bool:
+        return f"{place}.{bare}" not in self._names and any(known.endswith(f".{bare}") for known in self._names)
+
+    def _unknown(self, name: str, field: str, known: Sequence[str], note: str = "") -> InvalidArgument:
+        bare = name.rpartition(".")[2]
+        hint = nearest(bare, [*(full.partition(".")[2] for full in known), *ALIASES]) or nearest(name, known)
+        listed = ", ".join(known) or "none"
+        return InvalidArgument.field(field, f"unknown hyperparameter {name[:100]!r}{hint}{note} (known: {listed})")
 
     def typed(self, name: str, value: Scalar) -> Scalar:
         """A value as its parameter has it: a whole number becomes real where the default is real."""

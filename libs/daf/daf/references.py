@@ -20,6 +20,13 @@ from pydantic_core import PydanticCustomError
 
 from daf.documents import Scalar, nearest, scalar
 
+HYPERPARAMETER_ALIASES = {
+    "lr": "trainer.learning_rate",
+    "learning_rate": "trainer.learning_rate",
+    "batch_size": "trainer.minibatch_size",
+}
+"""Other names under which users know hyperparameters, and their full names."""
+
 
 class Section(BaseModel):
     """A part of a document: unknown keys are errors, types are meant as written, and assignment validates."""
@@ -41,6 +48,12 @@ def problem_at(location: tuple[str | int, ...], message: str) -> ValidationError
     """An error at a place of its own, for a validator of a whole model."""
     problem = PydanticCustomError("inconsistent", "{message}", {"message": message})
     return ValidationError.from_exception_data("document", [{"type": problem, "loc": location, "input": None}])
+
+
+def trainer_name(name: str) -> str:
+    """The name of a trainer's hyperparameter without its place, for example `learning_rate` for `lr`."""
+    short = name.removeprefix("trainer.")
+    return HYPERPARAMETER_ALIASES.get(short, short).removeprefix("trainer.")
 
 
 def _whole(value: Any) -> Any:

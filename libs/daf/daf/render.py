@@ -172,15 +172,15 @@ def print_result(result: SweepResult, console: Console | None = None) -> None:
         console.print(_held_out_table(result, result.held_out))
 
 
-def print_where(result: SweepResult, console: Console) -> None:
-    """Prints how to get at all of it again."""
+def print_where(result: SweepResult, mission: str, console: Console) -> None:
+    """Prints how to get at all of it again, and how to let the best play a mission."""
     identifier = result.name.partition("/")[2]
     rows = [("everything about the sweep", f"daf sweep get {identifier} --json")]
     if best := result.get_best_trial():
         rows.append(("what the best trial printed", f"daf logs {best.trial_id}"))
         if best.checkpoint:
             rows.append(("its weights", best.checkpoint))
-        rows.append(("play it again", f"daf evaluate -p {best.trial_id} -m MISSION"))
+        rows.append(("play it again", f"daf evaluate -p {best.trial_id} -m {mission}"))
     console.print()
     console.print(Text("Where the results are", style="bold"))
     width = max(len(what) for what, _ in rows)
@@ -213,7 +213,7 @@ def _final_score(trial: SweepTrialResult) -> Sequence[str]:
 
 def _held_out_table(result: SweepResult, held_out: ScoreResult) -> Table:
     title = f"On held-out episodes ({result.objective_metric})"
-    columns = ["policy", "mean ± standard error", "95 % interval", "episodes", "best minus this", "95 % interval"]
+    columns = ["policy", "mean ± s.e.", "95 % interval", "episodes", "best minus it", "95 % interval"]
     table = _table(columns, title)
     table.add_row("best trial", plus_minus(held_out), interval(held_out), str(held_out.episodes), "", "", style="bold")
     for baseline in result.baselines:

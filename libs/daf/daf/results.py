@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from daf.follow import SweepView
 from daf.home import write_json
-from daf.parameters import ALIASES
+from daf.references import HYPERPARAMETER_ALIASES
 from daf_common.errors import NotFound
 from daf_common.values import Scalar, scalars
 from daf_protos.scheduler.v1 import sweep_pb2
@@ -33,7 +33,11 @@ class Hyperparameters(Mapping[str, Scalar]):
         return self
 
     def __getitem__(self, name: str) -> Scalar:
-        for full in (name, ALIASES.get(name, name), *(known for known in self._values if known.endswith(f".{name}"))):
+        for full in (
+            name,
+            HYPERPARAMETER_ALIASES.get(name, name),
+            *(known for known in self._values if known.endswith(f".{name}")),
+        ):
             if full in self._values:
                 return self._values[full]
         raise KeyError(name)

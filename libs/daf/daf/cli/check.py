@@ -14,7 +14,7 @@ from daf.cli.session import JsonFlag, print_json
 from daf.client import Client, is_serving
 from daf.contexts import current_address
 from daf.embedded import EmbeddedStack, StackState
-from daf.environment_checks import EnvironmentCheckResult, daf_check_environment
+from daf.environment_checks import EnvironmentCheckResult, daf_check_environment, daf_check_mission_configs
 from daf.home import home
 from daf_common.errors import FailedPrecondition
 
@@ -27,21 +27,20 @@ def check(
     json: JsonFlag = False,
 ) -> None:
     """Check packages, disk space, services and missions. Starts nothing."""
-    result = EnvironmentCheckResult()
-    address = _check_services(result)
-    client = Client(address) if address else None
-    found = daf_check_environment(mission or (), check_cuda=cuda, client=client)
-    found.extend(result)
-    if client is not None:
-        client.close()
+    found = daf_check_environment(check_cuda=cuda)
+    address = _check_services(found)
+    if mission and address:
+        with Client(address) as client:
+            found.extend(daf_check_mission_configs(mission, client=client))
+    elif mission:
+        found.add_check("missions", True, warning="not looked at: no services run; `daf up` starts them")
     if json:
         print_json({"healthy": found.is_healthy(), "checks": [asdict(item) for item in found.checks]})
     else:
         table = Table("", "check", "found", box=None, pad_edge=False)
         for item in found.checks:
             style = "red" if not item.passed else "yellow" if item.warning else "green"
-            mark = "failed" if not item.passed else "note" if item.warning else "ok"
-            table.add_row(Text(mark, style=style), item.name, Text(item.message))
+            table.add_row(Text(item.mark, style=style), item.name, Text(item.message))
         Console().print(table)
     if not found.is_healthy():
         raise typer.Exit(FailedPrecondition.exit_code)

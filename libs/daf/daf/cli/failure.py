@@ -17,7 +17,7 @@ def exit_code_of(error: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, DafError):
-        _print(error.message or type(error).__name__, _hint(error))
+        _print(_unreachable(error) or error.message or type(error).__name__, _hint(error))
         return error.exit_code
     if isinstance(error, OSError) and error.filename:
         _print(f"{error.filename}: {error.strerror}")
@@ -27,6 +27,16 @@ def exit_code_of(error: Exception) -> int:
         return InvalidArgument.exit_code
     _print(f"{type(error).__name__}: {error}", f"this is a defect of daf; {_DEBUG}")
     return Internal.exit_code
+
+
+def _unreachable(error: DafError) -> str:
+    """What to say where nothing is at the address: gRPC's own words are long."""
+    if not isinstance(error, Unavailable) or "failed to connect" not in error.message:
+        return ""
+    from daf.contexts import current_address, current_name
+
+    context = f" (context {name})" if (name := current_name()) else ""
+    return f"nothing answers at {current_address() or 'the address of the embedded stack'}{context}"
 
 
 def _hint(error: DafError) -> str:

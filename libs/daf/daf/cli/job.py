@@ -12,6 +12,7 @@ from rich.table import Table
 from daf.cli.run_display import job_line, job_state
 from daf.cli.session import JsonFlag, open_client, print_json, resource_name
 from daf.client import all_pages
+from daf.follow_runs import JOB_ENDED
 from daf.render import number, scalar_text, state_text, training_progress
 from daf_common.values import scalars
 from daf_protos.training.v1.training_job_pb2 import TrainingJob
@@ -80,5 +81,5 @@ def cancel(name: Name, json: JsonFlag = False) -> None:
     if json:
         print_json({"training_job": job})
     else:
-        note = "is being cancelled" if job.cancel_requested and not job.HasField("end_time") else f"is {job_state(job)}"
-        print(f"{job.name} {note}")
+        ended = f"has ended already: {job_state(job)}" if job.state in JOB_ENDED else "is being cancelled"
+        print(f"{job.name} {ended}")

@@ -14,9 +14,9 @@ from daf.cli.sweep_display import show
 from daf.client import Client, all_pages
 from daf.config import DAFSweepConfig
 from daf.convert import sweep_config
-from daf.follow import SweepView, follow_sweep, read_sweep, watch_sweep
-from daf.render import number, print_result, print_where, state_text
-from daf.results import SweepResult, sweep_result
+from daf.follow import ENDED, SweepView, follow_sweep, read_sweep, watch_sweep
+from daf.render import headline, number, print_result, print_where, state_text
+from daf.results import sweep_result
 from daf.sweeps import create_sweep
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.scheduler.v1.scheduler_service_pb2 import (
@@ -95,17 +95,15 @@ def get(
         view = read_sweep(client, resource_name("sweeps", name))
     if yaml:
         config = sweep_config(view.sweep.spec, view.sweep.name.partition("/")[2])
-        config.to_yaml(Path("/dev/stdout"))
+        print(config.yaml_text(), end="")
     elif json:
         _print_view(view)
     else:
         console = Console()
-        from daf.render import headline
-
         console.print(headline(view))
         if view.sweep.failure.message:
             console.print(f"{view.sweep.failure.reason}: {view.sweep.failure.message}", style="red", markup=False)
-        _print_summary(sweep_result(view), console)
+        _print_summary(view, console)
 
 
 @app.command()
@@ -135,8 +133,7 @@ def cancel(name: Name, json: JsonFlag = False) -> None:
         print_json({"sweep": sweep})
     else:
         state = sweep_pb2.SweepState.Name(sweep.state).removeprefix("SWEEP_STATE_").lower()
-        note = "is being cancelled" if sweep.cancel_requested and not sweep.HasField("end_time") else f"is {state}"
-        print(f"{full} {note}")
+        print(f"{full} has ended already: {state}" if sweep.state in ENDED else f"{full} is being cancelled")
 
 
 def _follow(client: Client, name: str, quiet: bool) -> SweepView:
@@ -161,7 +158,7 @@ def _finish(view: SweepView, json: bool, output: Path | None) -> None:
     else:
         console = Console()
         console.print()
-        _print_summary(result, console)
+        _print_summary(view, console)
         if output is not None:
             console.print(f"  everything as JSON          {output}", markup=False, soft_wrap=True)
     if view.sweep.state != sweep_pb2.SWEEP_STATE_SUCCEEDED:
@@ -170,9 +167,10 @@ def _finish(view: SweepView, json: bool, output: Path | None) -> None:
         raise typer.Exit(1)
 
 
-def _print_summary(result: SweepResult, console: Console) -> None:
+def _print_summary(view: SweepView, console: Console) -> None:
+    result = sweep_result(view)
     print_result(result, console)
-    print_where(result, console)
+    print_where(result, view.sweep.spec.training.missions[0].name, console)
 
 
 def _print_view(view: SweepView) -> None:

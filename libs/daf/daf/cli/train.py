@@ -13,7 +13,7 @@ from daf.cli.options import absolute, document_with, missions, settings
 from daf.cli.run_display import job_line, job_state, show_run
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
-from daf.config import DAFTrainingConfig
+from daf.config import DAFTrainingConfig, TrainingSettings
 from daf.convert import training_spec
 from daf.follow_runs import follow_job
 from daf.render import scalar_text
@@ -55,9 +55,10 @@ def train(
             "policy_arguments": chosen["policy"],
             "code": absolute(code),
             "seed": seed,
-            "training": {"agent_steps": steps, "num_envs": num_envs, "trainer": chosen["trainer"]},
+            "training": {"agent_steps": steps, "num_envs": num_envs},
         },
     )
+    document.training.trainer = {**document.training.trainer, **TrainingSettings(trainer=chosen["trainer"]).trainer}
     with open_client() as client:
         request = CreateTrainingJobRequest(
             request_id=uuid.uuid4().hex,
