@@ -40,12 +40,12 @@ def main(argv: list[str] | None = None) -> int:
     terminating = _terminating()
     # Imported here, since each verb costs seconds of imports that the other does not need.
     if arguments[0] == "train":
-        from daf_cogames import training_worker
+        from daf_cogames.training_worker import run as train
 
-        return training_worker.run(os.environ, terminating)
-    from daf_cogames import evaluation_worker
+        return train(os.environ, terminating)
+    from daf_cogames.evaluation_worker import run as evaluate
 
-    return evaluation_worker.run(os.environ, terminating)
+    return evaluate(os.environ, terminating)
 
 
 def _terminating() -> threading.Event:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from daf_common.errors import DafError, DataLoss, Internal, NotFound, Unavailable
+from daf_common.errors import DataLoss, NotFound, Unavailable
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 
 CHUNK_BYTES = 1 << 20
@@ -70,7 +70,7 @@ def upload(path: Path, location: ArtifactLocation) -> None:
     with path.open("rb") as file, _http_errors():
         headers = {"Content-Length": str(path.stat().st_size)}  # without it httpx sends chunks, which S3 refuses
         response = httpx.put(location.url, content=_chunks(file), headers=headers, timeout=TIMEOUT_SECONDS)
-        _check_status(response)
+    _check_status(response)
 
 
 def describe(path: Path, media_type: str) -> Artifact:
@@ -90,6 +90,8 @@ def _read(url: str) -> Iterator[bytes]:
             raise NotFound("the artifact is not in the store") from error
         return
     with _http_errors(), httpx.stream("GET", url, timeout=TIMEOUT_SECONDS) as response:
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise NotFound("the artifact is not in the store")
         _check_status(response)
         yield from response.iter_bytes(CHUNK_BYTES)
 
@@ -127,14 +129,5 @@ class _http_errors:  # noqa: N801 - reads as a statement: `with _http_errors():`
 
 
 def _check_status(response: httpx.Response) -> None:
-    if response.is_success:
-        return
-    status = f"the artifact store answered {response.status_code}"
-    if response.status_code == httpx.codes.NOT_FOUND:
-        raise NotFound(status)
-    raise _refusal(response.status_code)(status)
-
-
-def _refusal(status: int) -> type[DafError]:
-    retried = (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS)
-    return Unavailable if status >= 500 or status in retried else Internal
+    if not response.is_success:  # such as 403, once a presigned URL has expired: the next one works
+        raise Unavailable(f"the artifact store answered {response.status_code}")

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import grpc
-from sqlalchemy.exc import IntegrityError
 
 from daf_common import ids, names, pages
 from daf_common.artifacts import ArtifactStore
@@ -66,10 +65,7 @@ class TrainingServicer(TrainingServiceServicer):
             create_time=now,
             max_restarts=request.spec.max_restarts,
         )
-        try:
-            created = await self._store.run(_create, request, job, now)
-        except IntegrityError:  # the same request at the same time, which was faster
-            created = await self._store.run(_create, request, job, now)
+        created = await self._store.run(_create, request, job, now)
         self._enqueue(created)
         return pb.CreateTrainingJobResponse(training_job=await self._read(created))
 

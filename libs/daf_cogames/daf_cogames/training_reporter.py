@@ -1,0 +1,189 @@
+"""A training worker's reports: a thread that tells the service what has happened, and hears what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping
+
+from daf_cogames.checkpoints import SavedCheckpoint, StoredFile
+from daf_cogames.reports import persist
+from daf_cogames.transfer import upload
+from daf_common.errors import FailedPrecondition
+from daf_common.values import Scalar, to_value
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.training.v1 import worker_service_pb2 as pb
+from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingProgress
+from daf_protos.training.v1.worker_service_pb2_grpc import TrainingWorkerServiceStub
+
+MAX_SAMPLES = 200
+MAX_LOG_CHARACTERS = 200_000
+MAX_WAITING_LOG_CHARACTERS = 4_000_000
+"""Of a log whose service is away; what is printed beyond that is not reported."""
+
+WEIGHTS_TYPE = "application/x-pytorch"
+
+
+class Outbox:
+    """What has happened and is not reported yet, in the portions of which a report takes one. For several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress: TrainingProgress | None = None
+        self._effective: Mapping[str, Scalar] = {}
+        self._samples: deque[pb.MetricSample] = deque()
+        self._log = ""
+        self._dropped = False
+        self._checkpoints: deque[SavedCheckpoint] = deque()
+        self._outcome: pb.TrainingOutcome | None = None
+
+    def add_progress(self, progress: TrainingProgress, sample: pb.MetricSample) -> None:
+        """Where training is now, and what was measured since the last time."""
+        with self._lock:
+            self._progress = progress
+            self._samples.append(sample)
+
+    def set_effective(self, values: Mapping[str, Scalar]) -> None:
+        """What the live trainer trains with."""
+        with self._lock:
+            self._effective = values
+
+    def add_log(self, text: str) -> None:
+        """Lines that were printed."""
+        with self._lock:
+            if len(self._log) < MAX_WAITING_LOG_CHARACTERS:
+                self._log += text
+            elif not self._dropped:
+                self._log += "... more was printed than could be reported ...\n"
+                self._dropped = True
+
+    def add_checkpoint(self, checkpoint: SavedCheckpoint) -> None:
+        """A checkpoint whose files are complete on the disk."""
+        with self._lock:
+            self._checkpoints.append(checkpoint)
+
+    def finish(self, outcome: pb.TrainingOutcome) -> None:
+        """How the attempt ended. Nothing may follow."""
+        with self._lock:
+            self._outcome = outcome
+
+    def take(self, attempt: pb.Attempt, sequence: int) -> tuple[pb.ReportTrainingRequest, SavedCheckpoint | None, bool]:
+        """The next portion as a report, the checkpoint that is to go with it, and whether there is more to report."""
+        with self._lock:
+            request = pb.ReportTrainingRequest(attempt=attempt, sequence=sequence)
+            if self._progress is not None:
+                request.progress.CopyFrom(self._progress)
+                self._progress = None
+            for name, value in self._effective.items():
+                request.effective_trainer[name].CopyFrom(to_value(value))
+            self._effective = {}
+            while self._samples and len(request.metrics) < MAX_SAMPLES:
+                request.metrics.append(self._samples.popleft())
+            request.log, self._log = _cut(self._log)
+            self._dropped = self._dropped and bool(self._log)
+            checkpoint = self._checkpoints.popleft() if self._checkpoints else None
+            more = bool(self._samples or self._log or self._checkpoints)
+            if self._outcome is not None and not more:
+                request.outcome.CopyFrom(self._outcome)
+            return request, checkpoint, more
+
+
+class Reporter:
+    """Sends the outbox at every interval, and at once when training has ended.
+
+    While the service is away it keeps trying, and training goes on.
+    """
+
+    def __init__(self, stub: TrainingWorkerServiceStub, attempt: pb.Attempt, interval_seconds: float) -> None:
+        self.outbox = Outbox()
+        self._stub, self._attempt, self._interval = stub, attempt, interval_seconds
+        self._sequence = 0
+        self._finished = threading.Event()
+        self._stop = threading.Event()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Begins to report."""
+        self._thread.start()
+
+    def told_to_stop(self) -> bool:
+        """Whether the service wants training to end.
+
+        Raises:
+            Superseded: the attempt is no longer the current one.
+            DafError: the service refuses the reports: a defect.
+        """
+        if self._failure is not None:
+            raise self._failure
+        return self._stop.is_set()
+
+    def finish(self, outcome: pb.TrainingOutcome) -> None:
+        """Reports the end, and returns once the service has accepted that.
+
+        Raises:
+            Superseded, GaveUp, DafError: it never will.
+        """
+        self.outbox.finish(outcome)
+        self._finished.set()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            while not self._finished.wait(self._interval):
+                self._send_all()
+            self._send_all()
+        except Exception as error:
+            self._failure = error
+
+    def _send_all(self) -> None:
+        more = True
+        while more:
+            self._sequence += 1
+            request, saved, more = self.outbox.take(self._attempt, self._sequence)
+            # FAILED_PRECONDITION: an artifact is not in the store any more; trying again writes it again.
+            answer = persist(lambda: self._send(request, saved), "the report", tried_again=(FailedPrecondition,))  # noqa: B023
+            if saved is not None:
+                saved.weights.path.unlink(missing_ok=True)
+                saved.trainer_state.path.unlink(missing_ok=True)
+            if answer.stop:
+                self._stop.set()
+
+    def _send(self, request: pb.ReportTrainingRequest, saved: SavedCheckpoint | None) -> pb.ReportTrainingResponse:
+        if saved is not None:
+            del request.checkpoints[:]
+            request.checkpoints.append(self._store(saved))
+        return self._stub.ReportTraining(request)
+
+    def _store(self, saved: SavedCheckpoint) -> Checkpoint:
+        checkpoint = Checkpoint(
+            update=saved.update,
+            agent_steps=saved.agent_steps,
+            weights=self._upload(saved.weights),
+            trainer_state=self._upload(saved.trainer_state),
+        )
+        if (reward := reward_of(saved.metrics)) is not None:
+            checkpoint.reward = reward
+        return checkpoint
+
+    def _upload(self, file: StoredFile) -> Artifact:
+        wanted = Artifact(sha256=file.sha256, size_bytes=file.size, media_type=WEIGHTS_TYPE)
+        request = pb.PrepareUploadRequest(attempt=self._attempt, artifact=wanted)
+        location = self._stub.PrepareUpload(request).location
+        upload(file.path, location)
+        return location.artifact
+
+
+def reward_of(metrics: Mapping[str, float]) -> float | None:
+    """The mean reward of an agent in an episode; None if no episode had ended."""
+    return metrics.get("env/reward_per_agent")
+
+
+def _cut(log: str) -> tuple[str, str]:
+    """A portion of whole lines, and the rest."""
+    if len(log) <= MAX_LOG_CHARACTERS:
+        return log, ""
+    end = log.rfind("\n", 0, MAX_LOG_CHARACTERS) + 1 or MAX_LOG_CHARACTERS
+    return log[:end], log[end:]
