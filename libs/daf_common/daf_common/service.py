@@ -36,7 +36,11 @@ class Service(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Ends that work and closes the store. The server has stopped."""
+        """Ends that work, and all watches. Calls that are being served go on."""
+        ...
+
+    async def close(self) -> None:
+        """Closes the store. The server has stopped."""
         ...
 
 
@@ -86,12 +90,14 @@ class Host:
         log.info("serving on %s, metrics on port %s", self._context.settings.listen, self.metrics.port)
 
     async def stop(self) -> None:
-        """Takes no new calls, lets running ones end, then ends the services' work."""
+        """Ends the services' work, takes no new calls, and lets running ones end."""
         self._serving = False
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._context.settings.drain_seconds)
         for service in reversed(self._services):
             await service.stop()
+        await self._server.stop(self._context.settings.drain_seconds)
+        for service in self._services:
+            await service.close()
         await self._context.close()
         self.metrics.stop()
 

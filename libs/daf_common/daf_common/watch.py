@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from daf_common import pages
+from daf_common.errors import Unavailable
 from daf_common.store import REVISION, TOMBSTONES, Store, Transaction
 
 POLL_SECONDS = 1.0
@@ -31,6 +32,7 @@ class Watcher:
         self._store = store
         self._wake = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
+        self._stopped = False
         store.on_change(self._notify)
 
     def start(self) -> None:
@@ -38,7 +40,9 @@ class Watcher:
         self._poller = asyncio.create_task(self._poll(), name=f"{self._store.schema}-watch")
 
     async def stop(self) -> None:
-        """Stops looking."""
+        """Stops looking, and ends all watches."""
+        self._stopped = True
+        self._notify()
         if self._poller:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
@@ -56,6 +60,7 @@ class Watcher:
 
         Raises:
             InvalidArgument: the cursor is of another watch.
+            Unavailable: the service is stopping; the watch may be resumed where the service is next.
         """
         position = pages.decode(scope, cursor, field="cursor")
         revision = int(position[0]) if position else -1
@@ -66,6 +71,8 @@ class Watcher:
                 yield Changes(rows, gone if revision >= 0 else (), pages.encode(scope, current))
             revision = max(revision, current)
             await wake.wait()
+            if self._stopped:
+                raise Unavailable("the service is stopping", reason="STOPPING", retry_after_seconds=1.0)
 
     def _notify(self) -> None:
         self._wake.set()

@@ -82,6 +82,8 @@ class OneServicer:
 
     async def stop(self) -> None: ...
 
+    async def close(self) -> None: ...
+
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Fixture]:

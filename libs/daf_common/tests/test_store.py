@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from daf_common.clock import ManualClock
-from daf_common.errors import Aborted, AlreadyExists, InvalidArgument
+from daf_common.errors import Aborted, AlreadyExists, InvalidArgument, Unavailable
 from daf_common.leases import Leader
 from daf_common.requests import once
 from daf_common.store import COMMON, REVISION, Store, Transaction, check_fence, revision_column
@@ -71,6 +71,15 @@ async def test_a_watch_refuses_the_cursor_of_another(store: Store) -> None:
     first = await anext(watcher.changes("things", "thing", ids_after, ""))
     with pytest.raises(InvalidArgument, match="cursor"):
         await anext(watcher.changes("others", "thing", ids_after, first.cursor))
+
+
+async def test_watches_end_when_the_service_stops(store: Store) -> None:
+    watcher = Watcher(store)
+    changes = watcher.changes("things", "thing", ids_after, "")
+    await anext(changes)
+    await watcher.stop()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(anext(changes), 5)
 
 
 async def test_a_watch_says_what_was_deleted(store: Store) -> None:

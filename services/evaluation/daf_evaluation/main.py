@@ -81,6 +81,9 @@ class Evaluations:
         await self._reconciler.stop()
         await self._watcher.stop()
         await self._backend.close()
+
+    async def close(self) -> None:
+        """See `Service.close`."""
         self.store.close()
 
     def _enqueue(self, *ids: str) -> None:

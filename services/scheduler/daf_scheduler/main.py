@@ -44,7 +44,7 @@ class Scheduler:
         self.store = store
         clock = self._clock = context.clock
         self._watcher = Watcher(store)
-        self._leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
+        self.leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
         self._jobs: ChildCache[TrainingSpec] = ChildCache(
             TrainingJobs(TrainingServiceStub(context.peer("training"))), clock, settings.reread_seconds
         )
@@ -56,7 +56,7 @@ class Scheduler:
             "trials",
             TrialController(
                 store,
-                self._leader,
+                self.leader,
                 self._jobs,
                 self._evaluations,
                 numbers,
@@ -69,7 +69,7 @@ class Scheduler:
         self._sweeps: Reconciler[sweeps.Sweep, sweeps.Seen, sweeps.Action] = Reconciler(
             "sweeps",
             SweepController(
-                store, self._leader, self._evaluations, numbers, clock, self._enqueue_trials, self._enqueue_sweeps
+                store, self.leader, self._evaluations, numbers, clock, self._enqueue_trials, self._enqueue_sweeps
             ),
             clock,
         )
@@ -88,10 +88,15 @@ class Scheduler:
         self._watcher.start()
         self._jobs.start()
         self._evaluations.start()
-        self._leader.start()
+        self.leader.start()
         self._trials.start()
         self._sweeps.start()
         self._forgetter = asyncio.create_task(self._forget_requests(), name="scheduler-requests")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica acts."""
+        return self.leader.fence is not None
 
     async def stop(self) -> None:
         """See `Service.stop`. Jobs and evaluations go on; they are found again by their names."""
@@ -102,8 +107,11 @@ class Scheduler:
         await self._trials.stop()
         await self._evaluations.stop()
         await self._jobs.stop()
-        await self._leader.stop()
+        await self.leader.stop()
         await self._watcher.stop()
+
+    async def close(self) -> None:
+        """See `Service.close`."""
         self.store.close()
 
     def _enqueue_trials(self, *ids: str) -> None:

@@ -35,6 +35,9 @@ class Statistics:
 
     async def stop(self) -> None:
         """See `Service.stop`."""
+
+    async def close(self) -> None:
+        """See `Service.close`."""
         self.store.close()
 
 

@@ -34,6 +34,7 @@ async def service(context: Context) -> AsyncIterator[Statistics]:
     yield statistics
     await server.stop(None)
     await statistics.stop()
+    await statistics.close()
     await context.close()
 
 

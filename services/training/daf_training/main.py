@@ -71,6 +71,9 @@ class Training:
         await self._reconciler.stop()
         await self._watcher.stop()
         await self._backend.close()
+
+    async def close(self) -> None:
+        """See `Service.close`."""
         self.store.close()
 
     def _enqueue(self, *job_ids: str) -> None:
