@@ -1,0 +1,195 @@
+"""The worker of an evaluation: leases shards, plays their episodes, reports each as soon as it is played.
+
+A worker that dies loses the episode that it was playing and no other. One that lives on while its service is away
+keeps what it has played until the service is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from daf_cogames.evaluation_table import Table, Unplayable, set_up
+from daf_cogames.policies import last_line
+from daf_cogames.reports import GaveUp, Superseded, persist
+from daf_cogames.seating import EpisodePlan
+from daf_cogames.transfer import download
+from daf_common.channel import blocking_errors, connect_blocking
+from daf_common.errors import DafError, DataLoss, NotFound
+from daf_protos.common.v1.artifact_pb2 import ArtifactLocation
+from daf_protos.common.v1.failure_pb2 import Failure
+from daf_protos.evaluation.v1.worker_service_pb2 import (
+    LeaseShardRequest,
+    LeaseShardResponse,
+    PlannedEpisode,
+    ReportShardRequest,
+    ReportShardResponse,
+    ShardLease,
+    Worker,
+)
+from daf_protos.evaluation.v1.worker_service_pb2_grpc import EvaluationWorkerServiceStub
+from daf_protos.statistics.v1.episode_pb2 import Episode
+
+logger = logging.getLogger(__name__)
+
+WORK_DONE, NOT_DONE = 0, 1
+
+
+def run(environment: Mapping[str, str], terminating: threading.Event) -> int:
+    """Works for one evaluation until nothing is left to do; returns the exit code.
+
+    Args:
+        environment: address, evaluation, token and cache, as `daf_cogames.runner` requires them.
+        terminating: when set, the worker ends after the episode that it plays.
+    """
+    identity = Worker(
+        evaluation=environment["DAF_EVALUATION"],
+        # A process that is started again under the same number is another worker.
+        worker=f"w{environment.get('DAF_ATTEMPT', '1')}-{environment.get('DAF_REPLICA', '0')}-{uuid.uuid4().hex[:8]}",
+        token=environment["DAF_TOKEN"],
+    )
+    with connect_blocking(environment["DAF_WORKER_ADDRESS"]) as channel:
+        player = Player(EvaluationWorkerServiceStub(channel), identity, Path(environment["DAF_CACHE"]), terminating)
+        try:
+            player.work()
+        except Superseded as news:
+            logger.info("nothing is left to do here: %s", news)
+        except GaveUp as news:
+            logger.warning("%s", news)
+            return NOT_DONE
+    return NOT_DONE if terminating.is_set() else WORK_DONE
+
+
+class Player:
+    """One worker of one evaluation."""
+
+    def __init__(
+        self, stub: EvaluationWorkerServiceStub, identity: Worker, cache: Path, terminating: threading.Event
+    ) -> None:
+        self._stub, self._identity, self._cache, self._terminating = stub, identity, cache, terminating
+
+    def work(self) -> None:
+        """Plays shards until none is left.
+
+        Raises:
+            Superseded: the evaluation is gone.
+            GaveUp: the service stays away, or the worker is to end.
+        """
+        response = self._lease(first=True)
+        if response.finished:
+            return
+        try:
+            with set_up(response.spec, response.downloads, self._cache, self._fetch) as table:
+                while not response.finished and not self._terminating.is_set():
+                    response = self._go_on(table, response)
+        except Unplayable as error:
+            self._fail(response, error.failure)
+
+    def _go_on(self, table: Table, response: LeaseShardResponse) -> LeaseShardResponse:
+        if not response.HasField("lease"):
+            self._terminating.wait(response.retry_seconds)
+            return self._lease()
+        try:
+            following = self._play(table, response.lease)
+        except Superseded as news:
+            logger.warning("shard %s is dropped: %s", response.lease.shard, news)
+            following = None
+        return following or self._lease()
+
+    def _play(self, table: Table, lease: ShardLease) -> LeaseShardResponse | None:
+        """Plays a shard; returns what comes next, if the service has said it."""
+        answer = ReportShardResponse()
+        with self._heartbeats(lease) as dropped:
+            for planned in lease.episodes:
+                if dropped() or self._terminating.is_set():
+                    return None
+                episode = self._play_episode(table, lease, planned)
+                last = planned.index == lease.episodes[-1].index
+                answer = self._report(lease, [episode], done=last)
+                if answer.stop:
+                    return None
+        return answer.next if answer.HasField("next") else None
+
+    def _play_episode(self, table: Table, lease: ShardLease, planned: PlannedEpisode) -> Episode:
+        plan = EpisodePlan(planned.index, planned.seed, tuple(planned.seats))
+        try:
+            episode = table.play(lease.mission, plan)
+        except (Unplayable, MemoryError):
+            raise
+        except Exception as error:
+            logger.exception("episode %s of scenario %s cannot be played", planned.index, lease.scenario)
+            message = f"episode {planned.index} with seed {planned.seed} cannot be played: {last_line(error)}"
+            raise Unplayable("CRASHED", message, f"scenarios[{lease.scenario}]") from error
+        episode.evaluation = self._identity.evaluation
+        episode.scenario = lease.scenario
+        episode.worker = self._identity.worker
+        return episode
+
+    @contextmanager
+    def _heartbeats(self, lease: ShardLease) -> Iterator[Callable[[], bool]]:
+        """Tells the service from a thread that this worker lives; yields whether the shard is no longer its own."""
+        ended, dropped = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(lease.heartbeat_seconds):
+                try:
+                    with blocking_errors():
+                        answer = self._stub.ReportShard(self._request(lease), timeout=lease.heartbeat_seconds)
+                except DafError as error:
+                    # Whether the shard is lost shows with the next report, which is tried until it is answered.
+                    logger.info("a heartbeat of shard %s failed: %s", lease.shard, error)
+                else:
+                    if answer.stop:
+                        dropped.set()
+
+        thread = threading.Thread(target=beat, name="heartbeats", daemon=True)
+        thread.start()
+        try:
+            yield dropped.is_set
+        finally:
+            ended.set()
+            thread.join()
+
+    def _lease(self, first: bool = False) -> LeaseShardResponse:
+        request = LeaseShardRequest(worker=self._identity, first=first)
+        return persist(lambda: self._stub.LeaseShard(request), "leasing a shard", wait=self._terminating.wait)
+
+    def _report(
+        self,
+        lease: ShardLease,
+        episodes: Sequence[Episode] = (),
+        *,
+        done: bool = False,
+        failure: Failure | None = None,
+    ) -> ReportShardResponse:
+        request = self._request(lease)
+        request.episodes.extend(episodes)
+        request.done = done
+        if failure is not None:
+            request.failure.CopyFrom(failure)
+        return persist(lambda: self._stub.ReportShard(request), "a report", wait=self._terminating.wait)
+
+    def _fail(self, response: LeaseShardResponse, failure: Failure) -> None:
+        """Reports what no worker can play, on the shard at hand or on the next that is free."""
+        while not response.finished and not self._terminating.is_set():
+            if response.HasField("lease"):
+                self._report(response.lease, failure=failure)
+                return
+            self._terminating.wait(response.retry_seconds)
+            response = self._lease()
+
+    def _request(self, lease: ShardLease) -> ReportShardRequest:
+        return ReportShardRequest(worker=self._identity, shard=lease.shard, fence=lease.fence)
+
+    def _fetch(self, location: ArtifactLocation) -> Path:
+        def fetch() -> Path:
+            try:
+                return download(location, self._cache / "artifacts")
+            except NotFound as error:  # the artifact is gone, not this worker's shard
+                raise DataLoss(error.message) from error
+
+        return persist(fetch, "a download", wait=self._terminating.wait)

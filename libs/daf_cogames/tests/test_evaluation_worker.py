@@ -1,0 +1,213 @@
+"""Evaluations played by real worker processes, leased and recorded by the real services."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import signal
+import zipfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mettagrid.policy.policy import PolicySpec
+from mettagrid.runner.rollout import run_multi_episode_rollout
+from mettagrid.simulator.multi_episode.rollout import EpisodeRolloutResult
+
+import daf_evaluation.main
+import daf_statistics.main
+from daf_cogames.missions import Mission, build_mission
+from daf_cogames.seating import seats_from_proportions
+from daf_common.artifacts import ArtifactStore
+from daf_common.channel import raising
+from daf_common.local_backend import WORKER_MAIN, LocalBackend
+from daf_common.processes import LocalProcesses
+from daf_common.service import Context, Host
+from daf_common.settings import ServiceSettings
+from daf_protos.common.v1 import mission_pb2
+from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
+from daf_protos.evaluation.v1 import evaluation_service_pb2 as pb
+from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec, EvaluationState, Team
+from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
+from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_protos.statistics.v1.statistics_service_pb2 import ListEpisodesRequest
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
+
+if TYPE_CHECKING:
+    from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+    from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
+
+SUCCEEDED = EvaluationState.EVALUATION_STATE_SUCCEEDED
+FAILED = EvaluationState.EVALUATION_STATE_FAILED
+MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=30)
+SEED, EPISODES = 7, 6
+
+MOODY_POLICY = """
+from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy
+from mettagrid.simulator import Action
+
+class Agent(AgentPolicy):
+    def __init__(self, environment, patience):
+        super().__init__(environment)
+        self.patience = patience
+
+    def step(self, obs):
+        self.patience -= 1
+        if self.patience < 0:
+            raise RuntimeError("out of patience")
+        return Action(name="noop")
+
+class Moody(MultiAgentPolicy):
+    def __init__(self, policy_env_info, patience: int = 5):
+        super().__init__(policy_env_info)
+        self.patience = patience
+
+    def agent_policy(self, agent_id):
+        return Agent(self._policy_env_info, self.patience)
+"""
+
+
+@dataclass
+class Stack:
+    """The services, and how to call them."""
+
+    home: Path
+    processes: LocalProcesses
+    evaluations: EvaluationServiceAsyncStub
+    statistics: StatisticsServiceAsyncStub
+
+    async def create(self, id: str, **changes: Any) -> None:
+        mission = mission_pb2.Mission(name=MISSION.name, cogs=MISSION.cogs, max_steps=MISSION.max_steps)
+        spec = {"policies": [policy("starter")], "missions": [mission], "episodes": EPISODES, "seed": SEED, **changes}
+        request = pb.CreateEvaluationRequest(evaluation_id=id, spec=EvaluationSpec(**spec))
+        await raising(self.evaluations.CreateEvaluation(request))
+
+    async def ended(self, id: str) -> Evaluation:
+        return await self.until(id, lambda evaluation: evaluation.HasField("end_time"))
+
+    async def until(self, id: str, condition: Any) -> Evaluation:
+        request = pb.WatchEvaluationsRequest(name=f"evaluations/{id}")
+        async with asyncio.timeout(120):
+            async for response in self.evaluations.WatchEvaluations(request):
+                for evaluation in response.evaluations:
+                    if condition(evaluation):
+                        return evaluation
+        raise AssertionError("the watch ended")
+
+    async def episodes(self, id: str) -> list[Episode]:
+        request = ListEpisodesRequest(evaluation=f"evaluations/{id}", page_size=1000)
+        return list((await raising(self.statistics.ListEpisodes(request))).episodes)
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
+    monkeypatch.setenv("DAF_EVALUATION_SLOTS", "3")
+    address = f"unix:{tmp_path}/daf.sock"
+    settings = ServiceSettings(
+        home=tmp_path, listen=address, evaluation_address=address, statistics_address=address, drain_seconds=0.2
+    )
+    context = Context(settings)
+    processes = LocalProcesses(tmp_path / "workers", WORKER_MAIN)
+    backend = LocalBackend(processes, "evaluate", tmp_path / "cache")
+    services = [daf_statistics.main.build(context), daf_evaluation.main.build(context, backend)]
+    host = Host(context, services)
+    await host.start()
+    yield Stack(
+        tmp_path,
+        processes,
+        EvaluationServiceStub(context.peer("evaluation")),
+        StatisticsServiceStub(context.peer("statistics")),
+    )
+    await host.stop()
+
+
+def policy(class_path: str, **fields: Any) -> Policy:
+    return Policy(policy_class=PolicyClass(class_path=class_path, **fields))
+
+
+def sequential(policies: list[str]) -> list[EpisodeRolloutResult]:
+    """cogames' own loop over the same episodes."""
+    result, _ = run_multi_episode_rollout(
+        policy_specs=[PolicySpec(class_path=name) for name in policies],
+        assignments=seats_from_proportions(4, [1.0] * len(policies)),
+        env_cfg=build_mission(MISSION),
+        episodes=EPISODES,
+        seed=SEED,
+        max_action_time_ms=60_000,
+    )
+    return list(result.episodes)
+
+
+def assert_same(episode: Episode, expected: EpisodeRolloutResult) -> None:
+    assert list(episode.seats) == expected.assignments
+    assert list(episode.rewards) == expected.rewards
+    assert episode.steps == expected.steps
+    assert [dict(stats.values) for stats in episode.agent_statistics] == expected.stats["agent"]
+    assert dict(episode.game_statistics.values) == expected.stats["game"]
+    assert dict(episode.average_game_statistics.values) == expected.time_averaged_game_stats
+
+
+async def test_one_two_and_three_workers_play_the_very_episodes_of_cogames_sequential_loop(stack: Stack) -> None:
+    expected = await asyncio.to_thread(sequential, ["starter", "noop"])
+    digests = set()
+    for workers in (1, 2, 3):
+        id = f"e{workers}"
+        await stack.create(id, policies=[policy("starter"), policy("noop")], workers=workers)
+        ended = await stack.ended(id)
+        assert ended.state == SUCCEEDED, ended.failure
+        played = await stack.episodes(id)
+        assert [episode.index for episode in played] == list(range(EPISODES))
+        for episode, same in zip(played, expected, strict=True):
+            assert_same(episode, same)
+        digests.add(ended.digest)
+    assert len(digests) == 1
+
+
+async def test_a_killed_worker_costs_at_most_the_episode_that_it_played(stack: Stack) -> None:
+    await stack.create("calm", workers=1)
+    undisturbed = await stack.ended("calm")
+    await stack.create("killed", workers=1, episodes=EPISODES)
+    at_kill = await stack.until("killed", lambda evaluation: evaluation.done_episodes >= 1)
+    worker = stack.processes.process_id("evaluate-killed-w1-0")
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    ended = await stack.ended("killed")
+    assert ended.state == SUCCEEDED
+    assert ended.digest == undisturbed.digest
+    by_first = [episode.index for episode in await stack.episodes("killed") if episode.worker.startswith("w1-")]
+    assert by_first == list(range(len(by_first)))
+    assert at_kill.done_episodes <= len(by_first) < EPISODES
+
+
+async def test_a_policy_that_raises_forfeits_and_the_others_go_on(stack: Stack) -> None:
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("moody.py", MOODY_POLICY)
+    artifact = await ArtifactStore((stack.home / "artifacts").as_uri(), "evaluation").put(
+        code.getvalue(), "application/zip"
+    )
+    moody = policy("moody.Moody", code=artifact)
+    await stack.create("mixed", policies=[policy("starter"), moody], episodes=2)
+    await stack.create("solo", policies=[policy("starter"), moody], episodes=2, team=Team.TEAM_SOLO)
+    assert (await stack.ended("mixed")).state == SUCCEEDED
+    for episode in await stack.episodes("mixed"):
+        assert [(forfeit.reason, forfeit.subject) for forfeit in episode.forfeits] == [("POLICY_FAILED", "1")]
+        assert "out of patience" in episode.forfeits[0].message
+        assert episode.steps == MISSION.max_steps
+    assert (await stack.ended("solo")).state == SUCCEEDED
+    forfeits = {episode.scenario: len(episode.forfeits) for episode in await stack.episodes("solo")}
+    assert forfeits == {0: 0, 1: 1}
+
+
+async def test_code_that_is_no_archive_fails_the_evaluation_with_the_reason(stack: Stack) -> None:
+    store = ArtifactStore((stack.home / "artifacts").as_uri(), "evaluation")
+    artifact = await store.put(b"not a zip", "application/zip")
+    await stack.create("broken", policies=[policy("moody.Moody", code=artifact)])
+    ended = await stack.ended("broken")
+    assert ended.state == FAILED
+    assert ended.failure.reason == "POLICY_INVALID"
+    assert ended.failure.subject == hashlib.sha256(b"not a zip").hexdigest()
