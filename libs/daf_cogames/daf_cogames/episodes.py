@@ -24,6 +24,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.runner import rollout
 from mettagrid.simulator.rollout import Rollout, StepResult
 
+from daf_cogames.decoding import fast_decoding, is_exact
 from daf_cogames.digests import episode_digest
 from daf_cogames.failures import PolicyFailure, SeatedPolicy
 from daf_cogames.missions import Mission, build_mission
@@ -79,6 +80,7 @@ class EpisodeRunner:
         self._device = device
         self._max_action_time_ms = max_action_time_ms
         self._config = build_mission(mission)
+        is_exact()  # before any episode's random state is set
 
     @property
     def agents(self) -> int:
@@ -97,7 +99,7 @@ class EpisodeRunner:
         seated: list[Any] = [
             self._load(policy, environment) if policy in plan.seats else None for policy in range(len(self._policies))
         ]
-        with _policies_in_turn():
+        with _policies_in_turn(), fast_decoding():
             result, _ = rollout.single_episode_rollout(
                 seated,
                 plan.seats,

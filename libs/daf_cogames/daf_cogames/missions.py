@@ -190,11 +190,12 @@ def _fix_map(config: MettaGridConfig, mission: Mission) -> None:
 
 
 def _check_simulates(mission: Mission, config: MettaGridConfig) -> None:
+    from mettagrid.runner.rollout import resolve_env_for_seed
     from mettagrid.simulator.simulator import Simulator
 
     try:
-        # A seed, since without one the random map of each call would differ.
-        Simulator().new_simulation(config, seed=0).close()
+        # With a seed for the map, too: the same mission always builds, or never.
+        Simulator().new_simulation(resolve_env_for_seed(config, 0), seed=0).close()
     except Exception as error:
         raise _build_failure(mission, error, agents=config.game.num_agents) from error
 
