@@ -13,22 +13,33 @@ import ruamel.yaml
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from daf import documents
-from daf.documents import Scalar
 from daf.references import (
+    MAX_INT32,
+    Count,
     MissionConfig,
     PolicyConfig,
     Section,
+    Seed,
     SingleValue,
     StoredArtifact,
-    WholeNumber,
     problem_at,
-    trainer_name,
 )
+from daf.sections import EVALUATION_SEED, EvaluationSettings, HeldOutSettings, TrainingSettings
 from daf.space import Domain, Strategy, check
 
-EVALUATION_SEED = 1_000_000
-HELD_OUT_SEED = 2_000_000
-"""Far from each other and from the seeds of training, so that no map that was trained on is scored on."""
+__all__ = [
+    "DAFConfig",
+    "DAFEvaluationConfig",
+    "DAFSweepConfig",
+    "DAFTrainingConfig",
+    "EvaluationSettings",
+    "HeldOutSettings",
+    "MissionConfig",
+    "PolicyConfig",
+    "StoredArtifact",
+    "TrainingSettings",
+    "daf_load_config",
+]
 
 _METRIC_ALIASES = {"avg_reward": "reward"}
 
@@ -79,62 +90,7 @@ class DocumentConfig(Section):
         Raises:
             ValueError: it cannot be used.
         """
-        type(self).model_validate(self.model_dump(by_alias=True))
-
-
-class TrainingSettings(Section):
-    """How a policy is trained."""
-
-    agent_steps: WholeNumber = Field(100_000, ge=1)
-    """Length of the run: one agent acting once is one step."""
-    trainer: dict[str, SingleValue] = Field(default_factory=dict)
-    """Hyperparameters, for example `learning_rate`; `daf policies NAME` lists them."""
-    num_envs: int | None = Field(None, ge=1)
-    """Environments per worker."""
-    seed: int | None = Field(None, ge=0)
-    """Seed of weights, actions, minibatches and maps; the document's seed if not given."""
-    profile: str = ""
-    """Name of the compute profile; empty means the installation's default."""
-    workers: int | None = Field(None, ge=1)
-    """Data-parallel workers."""
-    checkpoint_agent_steps: WholeNumber | None = Field(None, ge=1)
-    """Agent steps between checkpoints; otherwise only the last is saved."""
-    max_checkpoints: int | None = Field(None, ge=1)
-    """How many checkpoints are kept beside the best."""
-    max_restarts: int | None = Field(None, ge=0)
-    """Attempts that may follow a lost worker."""
-    start: PolicyConfig | None = None
-    """A checkpoint to start from."""
-
-    @field_validator("trainer")
-    @classmethod
-    def _by_one_name(cls, trainer: dict[str, Scalar]) -> dict[str, Scalar]:
-        named: dict[str, Scalar] = {}
-        for written, value in trainer.items():
-            name = trainer_name(written)
-            if name in named:
-                raise problem_at((written,), f"is {name}, which is there already")
-            named[name] = value
-        return named
-
-
-class EvaluationSettings(Section):
-    """The episodes that every trial is scored on."""
-
-    missions: list[MissionConfig] = Field(default_factory=list)
-    """The missions; those of the sweep if none are named."""
-    episodes: int | None = Field(None, ge=1)
-    """Episodes for each mission."""
-    seed: int = Field(EVALUATION_SEED, ge=0)
-    """Seed of the first episode; the others follow."""
-    max_steps: WholeNumber | None = Field(None, ge=1)
-    """Environment steps of an episode, for missions that do not say it themselves."""
-
-
-class HeldOutSettings(EvaluationSettings):
-    """The episodes that the best trial is scored on again, beside the baselines."""
-
-    seed: int = Field(HELD_OUT_SEED, ge=0)
+        type(self).model_validate(dict(self))
 
 
 class _PolicyDocument(DocumentConfig):
@@ -149,7 +105,7 @@ class _PolicyDocument(DocumentConfig):
     policy_arguments: dict[str, SingleValue] = Field(default_factory=dict)
     """Named arguments of the policy's constructor."""
     training: TrainingSettings = TrainingSettings()
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
 
     @property
     def policy(self) -> str:
@@ -169,18 +125,18 @@ class DAFSweepConfig(_PolicyDocument):
     """Parameters with their values: `learning_rate: [0.001, 0.01]`, `{min: 1e-4, max: 1e-2, log: true}`,
     `{choices: [...]}`. Two numbers are the ends of an interval under random and bayesian."""
     strategy: Strategy = "grid"
-    num_trials: int | None = Field(None, ge=1)
+    num_trials: Count | None = None
     """How many trials random and bayesian draw: 10 if not given. A grid has as many as it has combinations."""
-    startup_trials: int | None = Field(None, ge=1)
+    startup_trials: Count | None = None
     """Trials that bayesian draws at random first."""
-    episodes_per_trial: int | None = Field(None, ge=1)
+    episodes_per_trial: Count | None = None
     """Episodes of each mission that a trial is scored on: 5 if not given. The same as `evaluation: episodes`."""
     objective_metric: str = Field("reward", min_length=1)
     """`reward`, or an agent's or the game's statistic."""
     optimize_direction: Literal["maximize", "minimize"] = "maximize"
-    max_parallel_jobs: int | None = Field(None, ge=1)
+    max_parallel_jobs: Count | None = None
     """Trials that run at a time: one if not given."""
-    max_failed_trials: int | None = Field(None, ge=0)
+    max_failed_trials: int | None = Field(None, ge=0, le=MAX_INT32)
     """Failed trials after which the sweep is given up."""
     evaluation: EvaluationSettings = EvaluationSettings()
     held_out: HeldOutSettings | None = HeldOutSettings()
@@ -223,17 +179,17 @@ class DAFEvaluationConfig(DocumentConfig):
     code: list[str] | StoredArtifact | None = None
     """Files and folders of the user's own code; policies whose class is in it take it along."""
     missions: list[MissionConfig] = Field(min_length=1)
-    episodes: int = Field(5, ge=1)
+    episodes: Count = 5
     """Episodes for each mission and team."""
-    seed: int = Field(EVALUATION_SEED, ge=0)
+    seed: Seed = EVALUATION_SEED
     team: Literal["mixed", "solo"] = "mixed"
     """One team of all policies, or each policy alone in all seats."""
     proportions: list[float] = Field(default_factory=list)
     """Shares of the seats in a mixed team, one for each policy."""
-    max_action_time_ms: int | None = Field(None, ge=1)
+    max_action_time_ms: Count | None = None
     """Time for an action by the wall clock; otherwise so much that it never decides a score."""
     profile: str = ""
-    workers: int | None = Field(None, ge=1)
+    workers: Count | None = None
     save_replays: bool = False
     objective_metric: str = Field("reward", min_length=1)
     """What is summarized: `reward`, or an agent's or the game's statistic."""
@@ -263,8 +219,8 @@ class DAFConfig(DocumentConfig):
     output_dir: Path = Field(Path("daf_output"), strict=False)
     """Where results are written."""
     checkpoint_dir: Path | None = Field(None, strict=False)
-    max_checkpoints_to_keep: int = Field(5, ge=1)
-    max_parallel_jobs: int = Field(4, ge=1)
+    max_checkpoints_to_keep: Count = 5
+    max_parallel_jobs: Count = 4
     enable_gpu: bool = True
     gpu_memory_fraction: float = Field(0.8, gt=0, le=1)
     organize_by_operation: bool = True

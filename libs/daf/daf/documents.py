@@ -119,7 +119,10 @@ def parse(text: str, name: str) -> Document:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise DocumentError(f"{name}:{line}: {' '.join(str(error.problem or error.context).split())}") from None
+        problem = str(error.problem or error.context)
+        if problem.startswith("but "):
+            problem = f"{error.context}, {problem}"
+        raise DocumentError(f"{name}:{line}: {' '.join(problem.split())}") from None
     except YAMLError as error:
         raise DocumentError(f"{name}: {' '.join(str(error).split())[:300]}") from None
     except RecursionError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Self
 
@@ -32,7 +33,12 @@ class Section(BaseModel):
     """A part of a document: unknown keys are errors, types are meant as written, and assignment validates."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, validate_assignment=True, allow_inf_nan=False, populate_by_name=True
+        extra="forbid",
+        strict=True,
+        validate_assignment=True,
+        revalidate_instances="always",
+        allow_inf_nan=False,
+        populate_by_name=True,
     )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -63,11 +69,20 @@ def _whole(value: Any) -> Any:
 def _single(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
         raise ValueError("should be a number, a text, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"should be a finite number, not {value}")
     return value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_whole)]
-"""A whole number that may be written as `1e6`."""
+MAX_INT32, MAX_INT64 = 2**31 - 1, 2**63 - 1
+
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_INT32)]
+"""How many of something; may be written as `1e3`."""
+
+AgentSteps = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_INT64)]
+"""Agent steps, of which one agent makes one by acting once; may be written as `1e6`."""
+
+Seed = Annotated[int, Field(ge=0, le=MAX_INT64)]
 
 SingleValue = Annotated[Any, AfterValidator(_single)]
 """A `Scalar`, its type kept as written."""
@@ -77,7 +92,7 @@ class StoredArtifact(Section):
     """An object that is in the artifact store already."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    size_bytes: int = Field(0, ge=0)
+    size_bytes: int = Field(0, ge=0, le=MAX_INT64)
     media_type: str = ""
     owner: str = ""
 
@@ -88,12 +103,12 @@ class MissionConfig(Section):
     mission: str = Field(min_length=1)
     """Name as `daf missions` lists it."""
     variants: list[str] = Field(default_factory=list)
-    cogs: int | None = Field(None, ge=1)
+    cogs: Count | None = None
     """Number of agents."""
-    max_steps: WholeNumber | None = Field(None, ge=1)
+    max_steps: Count | None = None
     """Environment steps after which an episode ends."""
     difficulty: str | None = None
-    map_seed: int | None = Field(None, ge=0)
+    map_seed: Seed | None = None
     """Pins the map; otherwise every episode's seed makes its own."""
 
     @model_validator(mode="before")
@@ -152,7 +167,7 @@ class PolicyConfig(Section):
 
 _CHECKPOINT = re.compile(r"(?:job|trainingJobs)/([^/]+)/checkpoints/([^/]+)")
 _TRIAL = re.compile(r"sweeps?/([^/]+)/trials/(\d+)")
-_PLAIN = re.compile(r"[\w.:-]+")
+_PLAIN = re.compile(r"[\w.-]+(:.+)?")
 _KEYS = ("class", "data", "kw.NAME", "proportion")
 
 

@@ -1,0 +1,177 @@
+"""Missions, policies and artifacts as messages and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from daf.parameters import Parameters
+from daf.references import MissionConfig, PolicyConfig, StoredArtifact
+from daf.user_code import UserCode
+from daf_common.errors import InvalidArgument
+from daf_common.values import Scalar, scalars, to_value
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.common.v1.mission_pb2 import Mission
+from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClass
+from daf_protos.common.v1.value_pb2 import Value
+
+
+class Resolver(Protocol):
+    """What turns references into messages; `daf.resources.Resources` asks the services."""
+
+    def code(self, code: UserCode) -> Artifact: ...
+
+    def weights(self, path: Path) -> Artifact: ...
+
+    def checkpoint(self, name: str) -> PolicyCheckpoint: ...
+
+    def parameters(self, policy: str, code: UserCode | None) -> Parameters: ...
+
+
+class OwnCode:
+    """The code that a document brings along, packed at once and uploaded when a policy needs it."""
+
+    def __init__(self, code: list[str] | StoredArtifact | None, directory: Path, resolver: Resolver) -> None:
+        self._resolver, self._artifact = resolver, _artifact(code) if isinstance(code, StoredArtifact) else None
+        self.packed = (
+            UserCode.of(directory / Path(path).expanduser() for path in code) if isinstance(code, list) else None
+        )
+        self.directory = directory
+
+    def artifact(self) -> Artifact | None:
+        """The artifact of the code, if there is any."""
+        if self._artifact is None and self.packed is not None:
+            self._artifact = self._resolver.code(self.packed)
+        return self._artifact
+
+    def for_class(self, class_path: str) -> Artifact | None:
+        """The artifact, if the class is in it."""
+        return self.artifact() if self.packed is not None and self.packed.has(class_path) else None
+
+
+def mission_message(config: MissionConfig) -> Mission:
+    """A mission as a message."""
+    return Mission(
+        name=config.mission,
+        variants=config.variants,
+        cogs=config.cogs,
+        max_steps=config.max_steps,
+        difficulty=config.difficulty or "",
+        map_seed=config.map_seed,
+    )
+
+
+def mission_config(message: Mission) -> MissionConfig:
+    """A mission as documents have it."""
+    return MissionConfig(
+        mission=message.name,
+        variants=list(message.variants),
+        cogs=message.cogs if message.HasField("cogs") else None,
+        max_steps=message.max_steps if message.HasField("max_steps") else None,
+        difficulty=message.difficulty or None,
+        map_seed=message.map_seed if message.HasField("map_seed") else None,
+    )
+
+
+def policy_message(config: PolicyConfig, field: str, own: OwnCode, resolver: Resolver) -> Policy:
+    """A policy as a message.
+
+    Args:
+        config: the policy.
+        field: what errors name.
+        own: the code that the document brings along; a class that is in it takes it.
+        resolver: resolves its references.
+
+    Raises:
+        DafError: something that it refers to is not there; names the field.
+    """
+    label = config.label or _label(config)
+    if config.version:
+        return Policy(label=label, version=config.version)
+    if config.bundle:
+        return Policy(label=label, bundle=_artifact(config.bundle))
+    if config.policy is None:
+        return Policy(label=label, checkpoint=resolver.checkpoint(config.checkpoint or ""))
+    code = OwnCode(config.code, own.directory, resolver).artifact() if config.code else own.for_class(config.policy)
+    policy_class = PolicyClass(class_path=config.policy, code=code, arguments=values_message(config.arguments))
+    if config.weights is None:
+        return Policy(label=label, policy_class=policy_class)
+    if isinstance(config.weights, StoredArtifact):
+        weights = _artifact(config.weights)
+    else:
+        try:
+            weights = resolver.weights(own.directory / Path(config.weights).expanduser())
+        except OSError as error:
+            raise InvalidArgument.field(field, f"cannot read the weights {config.weights}: {error.strerror}") from error
+    return Policy(
+        label=label,
+        checkpoint=PolicyCheckpoint(policy_class=policy_class, weights=weights, checkpoint=config.checkpoint or ""),
+    )
+
+
+def policy_config(message: Policy) -> PolicyConfig:
+    """A policy as documents have it."""
+    match message.WhichOneof("source"):
+        case "policy_class":
+            config = _class_config(message.policy_class)
+        case "checkpoint":
+            config = _class_config(message.checkpoint.policy_class)
+            config.weights = artifact_config(message.checkpoint.weights)
+            config.checkpoint = message.checkpoint.checkpoint or None
+        case "bundle":
+            config = PolicyConfig(bundle=artifact_config(message.bundle))
+        case _:
+            config = PolicyConfig(version=message.version)
+    config.label = message.label if message.label != _label(config) else None
+    return config
+
+
+def make_labels_unique(policies: Iterable[Policy]) -> None:
+    """Numbers the labels that several policies have: `random`, `random-2`."""
+    taken: set[str] = set()
+    for policy in policies:
+        label, number = policy.label, 1
+        while policy.label in taken:
+            number += 1
+            policy.label = f"{label}-{number}"
+        taken.add(policy.label)
+
+
+def values_message(values: Mapping[str, Scalar]) -> dict[str, Value]:
+    """Settings as messages."""
+    return {name: to_value(value) for name, value in values.items()}
+
+
+def artifact_config(artifact: Artifact) -> StoredArtifact:
+    """An artifact as documents have it."""
+    return StoredArtifact(
+        sha256=artifact.sha256,
+        size_bytes=artifact.size_bytes,
+        media_type=artifact.media_type,
+        owner=artifact.owner,
+    )
+
+
+def _label(config: PolicyConfig) -> str:
+    """What tables call a policy that has no label."""
+    if config.policy:
+        name = config.policy.rpartition(".")[2]
+        return f"{name}:{Path(config.weights).stem}" if isinstance(config.weights, str) else name
+    if config.bundle:
+        return f"bundle-{config.bundle.sha256[:8]}"
+    return (config.checkpoint or config.version or "").partition("/")[2]
+
+
+def _class_config(message: PolicyClass) -> PolicyConfig:
+    return PolicyConfig(
+        policy=message.class_path,
+        code=artifact_config(message.code) if message.HasField("code") else None,
+        arguments=scalars(message.arguments),
+    )
+
+
+def _artifact(stored: StoredArtifact) -> Artifact:
+    return Artifact(
+        sha256=stored.sha256, size_bytes=stored.size_bytes, media_type=stored.media_type, owner=stored.owner
+    )

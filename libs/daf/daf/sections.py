@@ -1,0 +1,78 @@
+"""Sections that several kinds of documents have."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from daf.documents import Scalar
+from daf.references import (
+    MAX_INT32,
+    AgentSteps,
+    Count,
+    MissionConfig,
+    PolicyConfig,
+    Section,
+    Seed,
+    SingleValue,
+    problem_at,
+    trainer_name,
+)
+
+EVALUATION_SEED = 1_000_000
+HELD_OUT_SEED = 2_000_000
+"""Far from each other and from the seeds of training, so that no map that was trained on is scored on."""
+
+
+class TrainingSettings(Section):
+    """How a policy is trained."""
+
+    agent_steps: AgentSteps = 100_000
+    """Length of the run: one agent acting once is one step."""
+    trainer: dict[str, SingleValue] = Field(default_factory=dict)
+    """Hyperparameters, for example `learning_rate`; `daf policies NAME` lists them."""
+    num_envs: Count | None = None
+    """Environments per worker."""
+    seed: Seed | None = None
+    """Seed of weights, actions, minibatches and maps; the document's seed if not given."""
+    profile: str = ""
+    """Name of the compute profile; empty means the installation's default."""
+    workers: Count | None = None
+    """Data-parallel workers."""
+    checkpoint_agent_steps: AgentSteps | None = None
+    """Agent steps between checkpoints; otherwise only the last is saved."""
+    max_checkpoints: Count | None = None
+    """How many checkpoints are kept beside the best."""
+    max_restarts: int | None = Field(None, ge=0, le=MAX_INT32)
+    """Attempts that may follow a lost worker."""
+    start: PolicyConfig | None = None
+    """A checkpoint to start from."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _by_one_name(cls, trainer: dict[str, Scalar]) -> dict[str, Scalar]:
+        named: dict[str, Scalar] = {}
+        for written, value in trainer.items():
+            name = trainer_name(written)
+            if name in named:
+                raise problem_at((written,), f"is {name}, which is there already")
+            named[name] = value
+        return named
+
+
+class EvaluationSettings(Section):
+    """The episodes that every trial is scored on."""
+
+    missions: list[MissionConfig] = Field(default_factory=list)
+    """The missions; those of the sweep if none are named."""
+    episodes: Count | None = None
+    """Episodes for each mission."""
+    seed: Seed = EVALUATION_SEED
+    """Seed of the first episode; the others follow."""
+    max_steps: Count | None = None
+    """Environment steps of an episode, for missions that do not say it themselves."""
+
+
+class HeldOutSettings(EvaluationSettings):
+    """The episodes that the best trial is scored on again, beside the baselines."""
+
+    seed: Seed = HELD_OUT_SEED
