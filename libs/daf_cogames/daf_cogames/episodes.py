@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from mettagrid.runner import rollout
 from mettagrid.simulator.rollout import Rollout, StepResult
 
 from daf_cogames.decoding import fast_decoding, is_exact
-from daf_cogames.digests import episode_digest
+from daf_cogames.digests import digest, episode_digest
 from daf_cogames.failures import PolicyFailure, SeatedPolicy
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
@@ -43,7 +43,7 @@ class EpisodeOutcome:
     rewards, action_timeouts and agent_stats: one for each agent, in the order of `seats`; steps: environment steps
     taken, out of max_steps; game_stats: at the end; time_averaged_game_stats: over the steps. An episode with an
     action timeout depends on the machine's load and cannot be repeated. wall_seconds covers loading the policies,
-    too.
+    too; map_digest: SHA-256 (hex) of what stood where at the start.
     """
 
     index: int
@@ -58,6 +58,7 @@ class EpisodeOutcome:
     time_averaged_game_stats: Mapping[str, float]
     wall_seconds: float
     versions: Mapping[str, str]
+    map_digest: str
     digest: str
 
 
@@ -99,7 +100,7 @@ class EpisodeRunner:
         seated: list[Any] = [
             self._load(policy, environment) if policy in plan.seats else None for policy in range(len(self._policies))
         ]
-        with _policies_in_turn(), fast_decoding():
+        with _policies_in_turn() as played_map, fast_decoding():
             result, _ = rollout.single_episode_rollout(
                 seated,
                 plan.seats,
@@ -124,6 +125,7 @@ class EpisodeRunner:
             time_averaged_game_stats=result.time_averaged_game_stats,
             wall_seconds=time.perf_counter() - started,
             versions=engine_versions(),
+            map_digest=played_map(),
             digest=episode_digest(
                 mission=mission_fields(self._mission),
                 seed=plan.seed,
@@ -180,11 +182,26 @@ class RolloutInTurn(Rollout):
 
 
 @contextmanager
-def _policies_in_turn() -> Iterator[None]:
-    """For the time of an episode, put RolloutInTurn where mettagrid looks for its own class."""
+def _policies_in_turn() -> Iterator[Callable[[], str]]:
+    """For the time of an episode, put RolloutInTurn where mettagrid looks for its own class.
+
+    Yields a function that tells the digest of the map, once the episode has begun.
+    """
+    digests: list[str] = []
+
+    def begin(*args: Any, **kwargs: Any) -> RolloutInTurn:
+        begun = RolloutInTurn(*args, **kwargs)
+        digests.append(_map_digest(begun))
+        return begun
+
     namespace = vars(rollout)
-    namespace["Rollout"] = RolloutInTurn
+    namespace["Rollout"] = begin
     try:
-        yield
+        yield lambda: digests[-1]
     finally:
         namespace["Rollout"] = Rollout
+
+
+def _map_digest(begun: Rollout) -> str:
+    objects = begun._sim.grid_objects().values()
+    return digest(sorted([int(thing["r"]), int(thing["c"]), str(thing["type_name"])] for thing in objects))

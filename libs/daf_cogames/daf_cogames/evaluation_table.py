@@ -160,6 +160,7 @@ def _to_message(mission: Mission, outcome: EpisodeOutcome, forfeits: Sequence[Fa
         digest=digest([outcome.digest, forfeited]) if forfeited else outcome.digest,
         wall_seconds=outcome.wall_seconds,
         versions=outcome.versions,
+        map_digest=outcome.map_digest,
         mission=json.dumps(mission_fields(mission), sort_keys=True),
     )
 

@@ -163,6 +163,8 @@ async def test_one_two_and_three_workers_play_the_very_episodes_of_cogames_seque
         assert [episode.index for episode in played] == list(range(EPISODES))
         for episode, same in zip(played, expected, strict=True):
             assert_same(episode, same)
+        assert len({episode.map_digest for episode in played}) == EPISODES
+        assert len({episode.mission for episode in played}) == 1
         digests.add(ended.digest)
     assert len(digests) == 1
 
