@@ -59,6 +59,7 @@ TRIALS = sa.Table(
     sa.Column("end_time", sa.DateTime(timezone=True)),
     revision_column(),
     sa.Index("ix_trials_number", "sweep", "number", unique=True),
+    sa.Index("ix_trials_changes", "sweep", "revision"),
     sa.Index("ix_trials_state", "state", "sweep", "number"),
 )
 

@@ -103,7 +103,7 @@ class TrialController:
             elif old.state is TrialState.EVALUATING:
                 self._evaluations.forget(old.child_id)
             RESOURCES.labels("trial", new.state.value).inc()
-        self._enqueue_trials(*saved.startable)
+        self._enqueue_trials(*saved.due)
         self._enqueue_sweeps(*saved.sweeps)
 
     async def perform(self, key: str, row: Trial, action: Action) -> None:

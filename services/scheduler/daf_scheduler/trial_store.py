@@ -69,8 +69,8 @@ class Saved:
 
     trials: tuple[str, ...]
     """Ids of the trials that are stored; others have been changed by somebody else."""
-    startable: tuple[str, ...]
-    """Ids of the waiting trials that may start now."""
+    due: tuple[str, ...]
+    """Ids of the trials that should be looked at: those that may start now, and those of a sweep that stops."""
     sweeps: tuple[str, ...]
     """Ids of the sweeps that should be looked at."""
 
@@ -96,9 +96,11 @@ def save_trials(tx: Transaction, changes: Iterable[tuple[Trial, Trial]], fence: 
     tx.changed(TRIALS, *(new.id for _, new in saved))
     parents = load_sweeps(tx, sorted({new.sweep for _, new in saved}))
     updated = {id: _count(tx, sweep, [p for p in saved if p[1].sweep == id]) for id, sweep in parents.items()}
-    startable = [id for sweep in updated.values() if not sweep.stopping for id in _next_waiting(tx, sweep)]
-    due = [id for id, sweep in updated.items() if sweep.counts.live == 0 or not sweep.searched or sweep.stopping]
-    return Saved(tuple(new.id for _, new in saved), tuple(startable), tuple(due))
+    due: list[str] = []
+    for id, sweep in updated.items():
+        due += live_trials(tx, id) if sweep.stopping else _next_waiting(tx, sweep)
+    due_sweeps = [id for id, sweep in updated.items() if sweep.counts.live == 0 or not sweep.searched]
+    return Saved(tuple(new.id for _, new in saved), tuple(due), tuple(due_sweeps))
 
 
 def _count(tx: Transaction, sweep: Sweep, saved: Sequence[tuple[Trial, Trial]]) -> Sweep:

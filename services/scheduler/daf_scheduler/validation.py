@@ -133,10 +133,9 @@ def _check_evaluations(spec: sweep_pb2.SweepSpec) -> Iterator[Violation]:
         if plan.seed <= spec.training.seed < plan.seed + plan.episodes:
             yield Violation(f"{field}.seed", f"the seed of training, {spec.training.seed}, is one of these episodes'")
     if spec.HasField("held_out") and _overlap(spec.evaluation, spec.held_out):
-        message = (
-            f"shares seeds with the evaluation, which has {spec.evaluation.seed} and the {spec.evaluation.episodes}"
-        )
-        yield Violation("spec.held_out.seed", f"{message} from there: choose another")
+        end = spec.evaluation.seed + spec.evaluation.episodes - 1
+        message = f"shares seeds with the evaluation, which has {spec.evaluation.seed} to {end}: choose another"
+        yield Violation("spec.held_out.seed", message)
 
 
 def _overlap(one: sweep_pb2.EvaluationPlan, other: sweep_pb2.EvaluationPlan) -> bool:

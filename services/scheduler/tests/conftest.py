@@ -115,7 +115,7 @@ class MemoryTraining(TrainingServiceServicer):
     def __init__(self) -> None:
         self.jobs = Resources()
         self.created: list[str] = []
-        self.held = False
+        self.holds: Callable[[str], bool] = lambda name: False
         self.refuses: Callable[[TrainingSpec], str | None] = lambda spec: None
         self.fails: Callable[[TrainingSpec], bool] = lambda spec: False
 
@@ -128,7 +128,7 @@ class MemoryTraining(TrainingServiceServicer):
         if new:
             self.created.append(job.name)
         answer = training_service_pb2.CreateTrainingJobResponse(training_job=job)
-        if new and not self.held:
+        if new and not self.holds(job.name):
             await self.finish(job)
         return answer
 
@@ -162,7 +162,7 @@ class MemoryEvaluation(EvaluationServiceServicer):
     def __init__(self) -> None:
         self.evaluations = Resources()
         self.created: list[str] = []
-        self.held = False
+        self.holds: Callable[[str], bool] = lambda name: False
 
     async def CreateEvaluation(self, request: Any, context: Any) -> Any:
         evaluation = evaluation_pb2.Evaluation(name=EVALUATION.format(request.evaluation_id), spec=request.spec)
@@ -171,7 +171,7 @@ class MemoryEvaluation(EvaluationServiceServicer):
         if new:
             self.created.append(evaluation.name)
         answer = evaluation_service_pb2.CreateEvaluationResponse(evaluation=evaluation)
-        if new and not self.held:
+        if new and not self.holds(evaluation.name):
             await self.evaluations.change(evaluation, state=evaluation_pb2.EVALUATION_STATE_SUCCEEDED)
         return answer
 
@@ -272,8 +272,8 @@ async def peers(tmp_path: Path) -> AsyncIterator[Peers]:
 class Client:
     """A scheduler that serves, and the stub to call it with."""
 
-    def __init__(self, scheduler: Scheduler, stub: SchedulerServiceAsyncStub) -> None:
-        self.scheduler, self.stub = scheduler, stub
+    def __init__(self, scheduler: Scheduler, stub: SchedulerServiceAsyncStub, address: str) -> None:
+        self.scheduler, self.stub, self.address = scheduler, stub, address
 
 
 StartScheduler = Callable[..., contextlib.AbstractAsyncContextManager[Client]]
@@ -304,7 +304,7 @@ def start_scheduler(tmp_path: Path, database_url: str, peers: Peers) -> StartSch
         host = Host(context, [scheduler])
         await host.start()
         try:
-            yield Client(scheduler, SchedulerServiceStub(context.peer("scheduler")))
+            yield Client(scheduler, SchedulerServiceStub(context.peer("scheduler")), address)
         finally:
             await host.stop()
 
