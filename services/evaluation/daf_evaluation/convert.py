@@ -122,7 +122,8 @@ def _artifacts(policies: Iterable[Policy]) -> Iterable[tuple[str, Artifact]]:
     for number, policy in enumerate(policies):
         path = f"spec.policies[{number}]"
         if class_of(policy).HasField("code"):
-            yield f"{path}.{policy.WhichOneof('source')}.code", class_of(policy).code
+            of_class = "checkpoint.policy_class" if policy.HasField("checkpoint") else "policy_class"
+            yield f"{path}.{of_class}.code", class_of(policy).code
         if policy.HasField("checkpoint"):
             yield f"{path}.checkpoint.weights", policy.checkpoint.weights
 

@@ -1,0 +1,91 @@
+"""What is played: scenarios, shards, slots. Pure."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daf_evaluation import plan
+from daf_evaluation.plan import Scenario, Team
+from daf_evaluation.shards import MAX_SHARD, OutOfOrder, Shard, cut, progress
+from daf_evaluation.slots import Claim, grant
+
+
+def test_a_mixed_team_is_one_scenario_a_mission_and_seats_follow_the_proportions() -> None:
+    assert plan.scenarios(Team.MIXED, 2, (4, 8), (3.0, 1.0)) == (
+        Scenario(0, (0, 1), (0, 0, 0, 1)),
+        Scenario(1, (0, 1), (0, 0, 0, 0, 0, 0, 1, 1)),
+    )
+
+
+def test_without_proportions_shares_are_equal() -> None:
+    (scenario,) = plan.scenarios(Team.MIXED, 2, (4,), ())
+    assert scenario.seats == (0, 0, 1, 1)
+
+
+def test_alone_each_policy_has_all_seats_of_each_mission() -> None:
+    found = plan.scenarios(Team.SOLO, 2, (2, 3), ())
+    assert [(scenario.mission, scenario.seats) for scenario in found] == [
+        (0, (0, 0)),
+        (0, (1, 1)),
+        (1, (0, 0, 0)),
+        (1, (1, 1, 1)),
+    ]
+
+
+def test_episodes_are_shuffled_one_after_another_by_one_generator_and_seeds_count_up() -> None:
+    generator, seats = random.Random(5), [0, 0, 1, 1]
+    expected = []
+    for index in range(10):
+        generator.shuffle(seats)
+        expected.append((index, 5 + index, tuple(seats)))
+    episodes = plan.episodes((0, 0, 1, 1), 10, 5)
+    assert [(episode.index, episode.seed, episode.seats) for episode in episodes] == expected
+
+
+@given(st.integers(1, 5), st.integers(1, 2000), st.integers(1, 16))
+def test_shards_hold_every_episode_of_every_scenario_once(scenarios: int, episodes: int, workers: int) -> None:
+    shards = cut(scenarios, episodes, workers)
+    held = [(shard.scenario, shard.first + i) for shard in shards for i in range(shard.count)]
+    assert held == [(scenario, index) for scenario in range(scenarios) for index in range(episodes)]
+    assert [shard.number for shard in shards] == list(range(len(shards)))
+    assert all(1 <= shard.count <= MAX_SHARD for shard in shards)
+
+
+@given(st.integers(1, 500), st.integers(1, 8))
+def test_no_shard_is_more_than_a_fair_share_of_a_quarter(episodes: int, workers: int) -> None:
+    assert all(shard.count * 4 * workers <= max(episodes, 4 * workers) for shard in cut(1, episodes, workers))
+
+
+def test_episodes_are_recorded_in_order_and_count_once() -> None:
+    shard = Shard(number=0, scenario=0, first=10, count=4)
+    assert progress(shard, []) == 0
+    assert progress(shard, [11, 10]) == 2
+    assert progress(replace(shard, recorded=2), [10, 11]) == 2
+    assert progress(replace(shard, recorded=2), [11, 12, 13]) == 4
+
+
+@pytest.mark.parametrize("indices", [[11], [10, 12], [9], [14], [10, 11, 12, 13, 14]])
+def test_reports_with_gaps_or_strange_episodes_are_refused(indices: list[int]) -> None:
+    with pytest.raises(OutOfOrder):
+        progress(Shard(number=0, scenario=0, first=10, count=4), indices)
+
+
+def test_slots_go_to_those_who_wait_in_order_and_nobody_overtakes() -> None:
+    claims = [Claim("a", 2, 2), Claim("b", 0, 4), Claim("c", 0, 1)]
+    assert grant(8, claims) == {"b": 4, "c": 1}
+    assert grant(4, claims) == {"b": 2}
+    assert grant(2, claims) == {}
+    assert grant(1, claims) == {}
+
+
+@given(st.integers(1, 20), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=12))
+def test_no_more_slots_are_granted_than_are_free(slots: int, pairs: list[tuple[int, int]]) -> None:
+    claims = [Claim(str(number), held, wanted) for number, (held, wanted) in enumerate(pairs)]
+    granted = grant(slots, claims)
+    assert sum(granted.values()) <= max(0, slots - sum(claim.held for claim in claims))
+    assert all(claim.held == 0 for claim in claims if claim.id in granted)
