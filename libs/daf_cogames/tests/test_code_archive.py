@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from daf_cogames.code import on_path, shadowed_module, unpack_code
 from daf_common.archives import ArchiveError, digest_of, pack
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from daf_cogames.digests import digest, episode_digest, evaluation_digest
 
 EPISODE: dict[str, Any] = {

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import torch
 from cogames.seed import seed_rollout_rng
+from mettagrid.policy.policy import PolicySpec
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+from mettagrid.runner.rollout import run_multi_episode_rollout
+from mettagrid.simulator.multi_episode.rollout import EpisodeRolloutResult
+
 from daf_cogames.code import on_path
 from daf_cogames.episodes import EpisodeOutcome, EpisodeRunner, episode_random_seed
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.missions import Mission, MissionError, build_mission
 from daf_cogames.policies import PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan, plan_episodes, seats_from_proportions
-from mettagrid.policy.policy import PolicySpec
-from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-from mettagrid.runner.rollout import run_multi_episode_rollout
-from mettagrid.simulator.multi_episode.rollout import EpisodeRolloutResult
 
 MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=30)
 SEED = 42

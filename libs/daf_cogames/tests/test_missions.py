@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 from cogames.cli.mission import get_mission
+
 from daf_cogames import missions
 from daf_cogames.missions import Mission, MissionError, build_mission, find_mission, mission_names
 

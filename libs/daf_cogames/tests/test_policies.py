@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mettagrid.policy.policy_env_interface import PolicyEnvInterface
+
 from daf_cogames.code import on_path
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError, PolicySource, load_policy, load_policy_class, named_parameters
-from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 OWN_POLICIES = """
 from mettagrid.policy.noop import NoopPolicy

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from daf_cogames.seating import EpisodePlan, plan_episodes, seat_counts, seats_from_proportions
 from metta_alo.scoring import allocate_counts
+
+from daf_cogames.seating import EpisodePlan, plan_episodes, seat_counts, seats_from_proportions
 
 
 def test_a_plan_is_the_same_whenever_it_is_made() -> None:

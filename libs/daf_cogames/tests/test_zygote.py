@@ -1,4 +1,4 @@
-"""The real zygote, with torch and cogames: workers start at once, know nothing of each other, and play exact episodes."""
+"""The real zygote, with torch and cogames: workers start at once, share no state, and play exact episodes."""
 
 from __future__ import annotations
 
