@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import multiprocessing
+import os
 import random
+import signal
 import stat
 import subprocess
 import sys
@@ -403,6 +405,22 @@ def test_an_interrupt_is_not_taken_for_the_end_of_training(training):
 
     with pytest.raises(KeyboardInterrupt):
         training.run(on_progress=interrupt_once)
+
+
+def test_a_signal_is_left_to_the_caller_who_can_answer_it_with_a_stop(training):
+    received = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        outcome = training.run(
+            agent_steps=100 * UPDATE,
+            on_progress=lambda progress: os.kill(os.getpid(), signal.SIGINT),
+            stop=lambda: StopReason.PREEMPTED if received else None,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert (outcome.ending, outcome.update) == (Ending.STOPPED, 1)
+    assert received == [signal.SIGINT]
 
 
 def test_environments_get_as_many_processes_as_this_one_may_use_cores(training, monkeypatch):
