@@ -80,7 +80,7 @@ class MetricsServer:
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self.port: int = self._server.server_address[1]
-        self._thread = Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="metrics", daemon=True)
 
     def start(self) -> None:
         """Begins to serve."""
