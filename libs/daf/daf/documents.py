@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000
 """Values in a document with its aliases written out: a few lines of aliases can stand for billions."""
 MAX_DEPTH = 50
+MAX_BRACKETS = 500
+"""Open brackets at a time, strings and comments included: the parser's time grows with their square."""
 
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "map", "seq"))
 _DATE_TAG = "tag:yaml.org,2002:timestamp"  # given without a tag it is only a text that looks like a date
@@ -106,6 +109,9 @@ def parse(text: str, name: str) -> Document:
     Raises:
         DocumentError: it is not a mapping in YAML.
     """
+    opened = (1 if char in "[{" else -1 for char in text if char in "[]{}")
+    if max(itertools.accumulate(opened), default=0) > MAX_BRACKETS:
+        raise DocumentError(f"{name}: is nested too deeply")
     yaml = _yaml()
     try:
         root: Node | None = yaml.compose(text)

@@ -123,7 +123,7 @@ class EmbeddedStack:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             return subprocess.Popen(
-                [sys.executable, "-m", "daf_standalone"],
+                [sys.executable, "-P", "-m", "daf_standalone"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from daf.client import Client, all_pages
@@ -15,7 +15,7 @@ from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
-from daf_protos.training.v1.catalog_service_pb2 import ListHyperparametersRequest
+from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo, ListHyperparametersRequest
 from daf_protos.training.v1.training_job_pb2 import Checkpoint
 from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest, ListCheckpointsRequest
 
@@ -72,16 +72,27 @@ class Resources:
                 raise NotFound(f"{job_name} has no checkpoint of update {update} (it has: {known})")
         return PolicyCheckpoint(policy_class=job.spec.policy_class, weights=found.weights, checkpoint=found.name)
 
-    def parameters(self, policy: str, code: UserCode | None) -> Parameters:
+    def parameters(self, policy: str, code: UserCode | Artifact | None) -> Parameters:
         """The hyperparameters of a policy.
+
+        Args:
+            policy: its short name or class path.
+            code: the user's code that comes along; where it is stored already, it is not looked into.
 
         Raises:
             DafError: the policy is not known.
         """
-        own = code is not None and code.has(policy)
-        request = ListHyperparametersRequest(policy="" if own else policy)
-        known = self._client.catalog.ListHyperparameters(request).hyperparameters
-        return Parameters(known, code.constructor_arguments(policy) if code is not None and own else ())
+        if isinstance(code, UserCode) and code.has(policy):
+            return Parameters(self._known(""), code.constructor_arguments(policy))
+        try:
+            return Parameters(self._known(policy))
+        except NotFound:
+            if not isinstance(code, Artifact):
+                raise
+            return Parameters(self._known(""), policy_arguments=None)
+
+    def _known(self, policy: str) -> Iterable[HyperparameterInfo]:
+        return self._client.catalog.ListHyperparameters(ListHyperparametersRequest(policy=policy)).hyperparameters
 
     def _stored(self, content: bytes, media_type: str) -> Artifact:
         digest = hashlib.sha256(content).hexdigest()

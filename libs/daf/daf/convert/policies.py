@@ -26,7 +26,7 @@ class Resolver(Protocol):
 
     def checkpoint(self, name: str) -> PolicyCheckpoint: ...
 
-    def parameters(self, policy: str, code: UserCode | None) -> Parameters: ...
+    def parameters(self, policy: str, code: UserCode | Artifact | None) -> Parameters: ...
 
 
 class OwnCode:
@@ -38,6 +38,11 @@ class OwnCode:
             UserCode.of(directory / Path(path).expanduser() for path in code) if isinstance(code, list) else None
         )
         self.directory = directory
+
+    @property
+    def code(self) -> UserCode | Artifact | None:
+        """What is known of it before it is uploaded."""
+        return self._artifact if self.packed is None else self.packed
 
     def artifact(self) -> Artifact | None:
         """The artifact of the code, if there is any."""

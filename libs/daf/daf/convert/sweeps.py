@@ -40,7 +40,7 @@ def sweep_spec(config: DAFSweepConfig, resolver: Resolver) -> SweepSpec:
         DafError: what the services say of it.
     """
     own = OwnCode(config.code, config.directory, resolver)
-    parameters = resolver.parameters(config.policy_class_path, own.packed)
+    parameters = resolver.parameters(config.policy_class_path, own.code)
     spec = SweepSpec(
         training=common_training_spec(config, parameters, own, resolver),
         search=_search(config),

@@ -30,7 +30,7 @@ def training_spec(config: DAFTrainingConfig, resolver: Resolver) -> TrainingSpec
         DafError: what the services say of it.
     """
     own = OwnCode(config.code, config.directory, resolver)
-    return common_training_spec(config, resolver.parameters(config.policy_class_path, own.packed), own, resolver)
+    return common_training_spec(config, resolver.parameters(config.policy_class_path, own.code), own, resolver)
 
 
 def training_config(spec: TrainingSpec, name: str = "training") -> DAFTrainingConfig:
