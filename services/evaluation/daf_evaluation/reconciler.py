@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from daf_common import names
 from daf_common.channel import raising
 from daf_common.clock import Clock
+from daf_common.errors import TRANSIENT
 from daf_common.store import Store, Transaction
 from daf_common.telemetry import RESOURCES
 from daf_common.workloads import Backend, Observation, Workload
@@ -27,6 +29,8 @@ from daf_protos.statistics.v1.statistics_service_pb2 import (
 
 if TYPE_CHECKING:
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
+
+log = logging.getLogger(__name__)
 
 KEPT_LOG_BYTES = 1 << 20
 """How much of the end of a process's log is kept once its workload is removed."""
@@ -67,12 +71,9 @@ class EvaluationController:
         if any(not row.state.ended and not row.replicas for row in rows.values()):
             slots = grant(self._settings.evaluation_slots, await self._store.read(store.claims))
         seen = await asyncio.gather(
-            *(self._look(row, workloads[id], slots.get(id, 0)) for id, row in rows.items()), return_exceptions=True
+            *(self._try_to_look(row, workloads[id], slots.get(id, 0)) for id, row in rows.items())
         )
-        for failed in seen:
-            if isinstance(failed, BaseException) and not isinstance(failed, Exception):
-                raise failed
-        return {id: look for id, look in zip(rows, seen, strict=True) if isinstance(look, Seen)}
+        return {id: look for id, look in zip(rows, seen, strict=True) if look is not None}
 
     def decide(self, row: Evaluation, seen: Seen, now: datetime) -> tuple[Evaluation, Sequence[Action]]:
         """See `Controller.decide`."""
@@ -97,6 +98,15 @@ class EvaluationController:
                 await self._backend.stop(workload, self._settings.stop_grace_seconds)
             case Archive(workload):
                 await self._archive(row, workload)
+
+    async def _try_to_look(self, row: Evaluation, workloads: Mapping[str, Observation], slots: int) -> Seen | None:
+        try:
+            return await self._look(row, workloads, slots)
+        except TRANSIENT as error:
+            log.info("evaluation %s cannot be observed now: %s", row.id, error)
+        except Exception:
+            log.exception("evaluation %s cannot be observed", row.id)
+        return None
 
     async def _look(self, row: Evaluation, workloads: Mapping[str, Observation], slots: int) -> Seen:
         if row.state.ended or row.cancel_requested:

@@ -146,7 +146,6 @@ async def test_workers_get_address_name_and_token_and_the_number_of_processes_th
         "DAF_EVALUATION": "evaluations/one",
         "DAF_ATTEMPT": "1",
         "DAF_TOKEN": stack.environment("one")["DAF_TOKEN"],
-        "DAF_CACHE": str(stack.context.settings.home / "cache"),
     }
     assert [stack.backend.started[f"{id}-w1"].replicas for id in ("one", "two")] == [1, 2]
 

@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 
 from daf_common.store import COMMON, Store
 from daf_evaluation.main import MIGRATIONS
-from daf_evaluation.store import METADATA
+from daf_evaluation.tables import METADATA
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(open_store) -> None:
