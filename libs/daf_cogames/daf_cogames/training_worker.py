@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def _outcome(
     except (Superseded, GaveUp):
         raise
     except (Exception, SystemExit) as error:  # SystemExit, too: a user's code does not decide how a job ends
-        logger.exception("training failed")
+        traceback.print_exc()
         return pb.TrainingOutcome(failure=failure_of(error))
     if outcome.ending is Ending.DIVERGED:
         message = (

@@ -186,7 +186,7 @@ def _decide_attempt(job: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[
         return _to(job, JobState.CANCELLED, CANCELLED, now), ()
     if seen.workload is None and job.state is JobState.STARTING:
         return job, (Action.START_WORKLOAD,)
-    how = seen.workload.message if seen.workload and seen.workload.message else "it is gone"
+    how = (seen.workload.message or "exit code 0") if seen.workload else "it is gone"
     message = f"the worker ended without a report ({how})"
     if seen.last_lines:
         job = replace(job, new_log=f"{message}; the end of what it printed:\n{seen.last_lines}\n")

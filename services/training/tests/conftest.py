@@ -31,6 +31,7 @@ class Machines:
         self.printed: dict[str, bytes] = {}
         self.stopped: list[str] = []
         self.reachable = True
+        self.looked_in_vain = 0
 
     async def start(self, workload: Workload) -> None:
         if workload.name not in self.started:
@@ -39,6 +40,7 @@ class Machines:
 
     async def observe(self) -> Mapping[str, Observation]:
         if not self.reachable:
+            self.looked_in_vain += 1
             raise Unavailable("no route to the machines")
         return dict(self.states)
 

@@ -267,7 +267,12 @@ async def test_machines_out_of_reach_fail_nothing(stack: Stack) -> None:
     await report(stack, attempt, 1, progress=TrainingProgress(agent_steps=1))
     stack.machines.reachable = False
     stack.machines.states.clear()
-    await asyncio.sleep(2.5)  # more than one look at everything
+
+    async def looked_in_vain() -> bool:
+        stack.training._enqueue("j")
+        return stack.machines.looked_in_vain >= 3
+
+    await until(looked_in_vain)
 
     assert (await get(stack, "j")).state == TrainingJobState.TRAINING_JOB_STATE_RUNNING
     await succeed(stack, attempt, 2)

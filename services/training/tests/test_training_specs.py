@@ -1,0 +1,139 @@
+"""What is refused of a training spec, and what a worker gets of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daf_common.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.common.v1.mission_pb2 import Mission
+from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint, PolicyClass
+from daf_protos.common.v1.value_pb2 import Value
+from daf_protos.training.v1.training_job_pb2 import TrainingSpec
+from daf_training.specs import artifacts_of, check_spec, resolve_spec
+
+NAN = float("nan")
+CODE = Artifact(sha256="a" * 64, size_bytes=3, owner="deployment")
+
+
+def spec(**changes: Any) -> TrainingSpec:
+    values: dict[str, Any] = {
+        "policy_class": PolicyClass(class_path="lstm"),
+        "missions": [Mission(name="cogsguard_machina_1.basic", cogs=4)],
+        "agent_steps": 1000,
+    }
+    return TrainingSpec(**{**values, **changes})
+
+
+def mission(**changes: Any) -> dict[str, Any]:
+    return {"missions": [Mission(**{"name": "cogsguard_machina_1.basic", "cogs": 4, **changes})]}
+
+
+def trainer(**values: Value) -> dict[str, Any]:
+    return {"trainer": values}
+
+
+def policy(class_path: str, code: Artifact | None = None, **arguments: Value) -> dict[str, Any]:
+    return {"policy_class": PolicyClass(class_path=class_path, code=code, arguments=arguments)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"policy_class": None}, "spec.policy_class.class_path", "must not be empty"),
+        (policy("lstmm"), "spec.policy_class.class_path", "did you mean 'lstm'"),
+        (policy("no.such.Policy"), "spec.policy_class.class_path", "send its code along"),
+        (policy("starter"), "spec.policy_class.class_path", "cannot be trained"),
+        (policy("lstm", hiden_size=Value(integer=3)), "spec.policy_class.arguments.hiden_size", "no parameter"),
+        (policy("mine.Mine", CODE, a=Value()), "spec.policy_class.arguments.a", "has no value"),
+        (policy("mine.Mine", CODE, a=Value(real=NAN)), "spec.policy_class.arguments.a", "finite"),
+        (policy("../mine", CODE), "spec.policy_class.class_path", "not a class path"),
+        (policy("mine.Mine", Artifact(sha256="A" * 64)), "spec.policy_class.code.sha256", "lower-case"),
+        (policy("x" * 1_000_000), "spec.policy_class.class_path", "unknown policy"),
+        (policy("ls\x00tm"), "spec.policy_class.class_path", "unknown policy"),
+        ({"missions": []}, "spec.missions", "name 1 to"),
+        ({"missions": [Mission(name="cogsguard_machina_1.basic", cogs=4)] * 65}, "spec.missions", "not 65"),
+        (
+            mission(name="cogsguard_machina_1.basik"),
+            "spec.missions[0].name",
+            "did you mean 'cogsguard_machina_1.basic'",
+        ),
+        (mission(name="Cogsguard_machina_1.basic"), "spec.missions[0].name", "did you mean"),
+        (mission(name="cogsguard_machina_1.basic "), "spec.missions[0].name", "did you mean"),
+        (mission(name="../../mission.yaml"), "spec.missions[0].name", "unknown mission"),
+        (mission(name="evil.py"), "spec.missions[0].name", "unknown mission"),
+        (mission(name="*"), "spec.missions[0].name", "unknown mission"),
+        (mission(name="m" * 1_000_000), "spec.missions[0].name", "unknown mission"),
+        (mission(cogs=0), "spec.missions[0].cogs", "not 0"),
+        (mission(max_steps=0), "spec.missions[0].max_steps", "at least 1"),
+        (mission(max_steps=-3), "spec.missions[0].max_steps", "at least 1"),
+        (mission(variants=["nope"]), "spec.missions[0].variants[0]", "unknown variant"),
+        (mission(difficulty="nope"), "spec.missions[0].difficulty", "unknown difficulty"),
+        (mission(map_seed=-1), "spec.missions[0].map_seed", "must be between"),
+        ({"agent_steps": 0}, "spec.agent_steps", "not 0"),
+        ({"agent_steps": -5}, "spec.agent_steps", "not -5"),
+        ({"seed": -1}, "spec.seed", "not -1"),
+        ({"seed": 2**31}, "spec.seed", "not 2147483648"),
+        ({"environments": 0}, "spec.environments", "not 0"),
+        ({"environments": 10**6}, "spec.environments", "not 1000000"),
+        ({"workers": 0}, "spec.workers", "not 0"),
+        ({"checkpoint_agent_steps": 0}, "spec.checkpoint_agent_steps", "not 0"),
+        ({"max_checkpoints": 0}, "spec.max_checkpoints", "not 0"),
+        ({"max_restarts": -1}, "spec.max_restarts", "not -1"),
+        ({"profile": "gpu-9000"}, "spec.profile", "known: cpu-small"),
+        (trainer(lerning_rate=Value(real=0.1)), "spec.trainer.lerning_rate", "did you mean 'trainer.learning_rate'"),
+        (trainer(learning_rate=Value()), "spec.trainer.learning_rate", "has no value"),
+        (trainer(learning_rate=Value(real=NAN)), "spec.trainer.learning_rate", "not nan"),
+        (trainer(learning_rate=Value(text="1e-3")), "spec.trainer.learning_rate", "must be a number"),
+        (trainer(learning_rate=Value(real=-1)), "spec.trainer.learning_rate", "greater than 0"),
+        (trainer(lr=Value(real=0.1), learning_rate=Value(real=0.1)), "spec.trainer.", "sets already"),
+        ({"start": PolicyCheckpoint(weights=Artifact(sha256="x"))}, "spec.start.weights.sha256", "hexadecimal"),
+        ({"start": PolicyCheckpoint(weights=CODE, checkpoint="a/b")}, "spec.start.checkpoint", "not a name like"),
+    ],
+)
+def test_bad_input_is_refused_by_field(changes: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check_spec(spec(**changes))
+    assert [v for v in raised.value.violations if v.field.startswith(field) and message in v.message], raised.value
+    assert all(len(violation.message) < 3000 for violation in raised.value.violations)
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(InvalidArgument) as raised:
+        check_spec(TrainingSpec(seed=-1, trainer={"nope": Value(real=1)}))
+    fields = {violation.field for violation in raised.value.violations}
+    assert fields >= {
+        "spec.policy_class.class_path",
+        "spec.missions",
+        "spec.agent_steps",
+        "spec.seed",
+        "spec.trainer.nope",
+    }
+
+
+def test_a_mission_that_cogames_cannot_build_is_a_precondition() -> None:
+    with pytest.raises(FailedPrecondition, match="does not build"):
+        check_spec(spec(missions=[Mission(name="training_facility.easy_hearts_training", cogs=4)]))
+
+
+def test_more_than_one_worker_is_not_built_yet() -> None:
+    with pytest.raises(Unimplemented, match="more than one worker"):
+        check_spec(spec(workers=2))
+
+
+def test_a_resolved_spec_names_things_in_full_and_keeps_what_was_asked_for() -> None:
+    asked = spec(environments=3, trainer={"lr": Value(real=0.1), "gamma": Value(real=0.9)})
+    resolved = resolve_spec(asked)
+
+    assert resolved.policy_class.class_path.endswith("LSTMPolicy")
+    assert resolved.trainer == {"learning_rate": Value(real=0.1), "gamma": Value(real=0.9)}
+    assert (resolved.environments, resolved.workers, resolved.max_checkpoints) == (3, 1, 5)
+    assert (resolved.missions, resolved.agent_steps) == (asked.missions, asked.agent_steps)
+
+
+def test_a_user_may_send_a_class_of_any_name_along() -> None:
+    mine = spec(**policy("mine.deep.Mine", CODE, whatever=Value(text="x")), start=PolicyCheckpoint(weights=CODE))
+    check_spec(mine)
+    assert [field for field, _ in artifacts_of(mine)] == ["spec.policy_class.code", "spec.start.weights"]
