@@ -76,13 +76,10 @@ def _container_postgres() -> Iterator[str]:
         pytest.skip(f"no PostgreSQL: no URL in DAF_TEST_POSTGRES_URL, no binaries, no container ({error})")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database; tests that use it run once on SQLite and once on PostgreSQL."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/test.db"
-        return
-    server = sa.create_engine(request.getfixturevalue("postgres_url"), isolation_level="AUTOCOMMIT")
+@pytest.fixture
+def postgresql_database(postgres_url: str) -> Iterator[str]:
+    """An empty PostgreSQL database."""
+    server = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
     name = f"test_{uuid.uuid4().hex[:12]}"
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
@@ -90,6 +87,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     with server.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     server.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database; tests that use it run once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/test.db"
+    return str(request.getfixturevalue("postgresql_database"))
 
 
 @pytest.fixture

@@ -20,7 +20,10 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DAF_", extra="ignore")
 
     home: Path = Field(default_factory=default_home, description="directory of all state that is not in a server")
-    database_url: str = Field("", description="SQLAlchemy URL; empty means one SQLite file a service under home")
+    database_url: str = Field(
+        "",
+        description="URL of a PostgreSQL, in which every service has its schema; empty means one SQLite file a service under home",
+    )
     artifacts_url: str = Field("", description="where artifacts lie: file://, s3://, gs:// or az://; empty: under home")
     listen: str = Field("", description="address to serve on: unix:PATH or HOST:PORT")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics and /healthz; 0 picks a free one")

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from daf_common.errors import Aborted, Unavailable
@@ -214,11 +215,9 @@ def revision_column() -> sa.Column[int]:
     return sa.Column("revision", sa.BigInteger, nullable=False, index=True, server_default="0")
 
 
-def insert_or_ignore(store_dialect: str, table: sa.Table, rows: Iterable[dict[str, Any]]) -> sa.Executable:
-    """An insert that leaves rows alone whose key is there; its row count says how many were new."""
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    insert = postgresql.insert if store_dialect == "postgresql" else sqlite.insert
+def insert_or_ignore(dialect: str, table: sa.Table, rows: Iterable[dict[str, Any]]) -> sa.Executable:
+    """An insert that leaves rows alone whose key is there."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return insert(table).values(list(rows)).on_conflict_do_nothing()
 
 
