@@ -14,6 +14,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from daf_cogames.missions import DIFFICULTIES
+
 type Value = bool | int | float | str
 
 DEFAULT_BPTT_HORIZON = 64
@@ -135,7 +137,7 @@ ENVIRONMENT_PARAMETERS = (
         Kind.STRING,
         None,
         "difficulty of the mission to train on",
-        choices=("easy", "medium", "hard"),
+        choices=DIFFICULTIES,
     ),
     Parameter("env.cogs", Kind.INT, None, "agents in the mission to train on", 1, 1024),
     Parameter("env.max_steps", Kind.INT, None, "environment steps in an episode of training", 1, 1_000_000),

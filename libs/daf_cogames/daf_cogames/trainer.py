@@ -177,8 +177,7 @@ class Trainer(pufferl.PuffeRL):
     def close(self) -> None:
         self.vecenv.close()
         self._report()
-        if not self.diverged:
-            self._save()
+        self._save()
 
     def _read_back(self) -> EffectiveConfiguration:
         group = self.optimizer.param_groups[0]
@@ -216,9 +215,12 @@ class Trainer(pufferl.PuffeRL):
         self._reported_at, self._reported_steps = now, self.global_step
 
     def _save(self) -> None:
+        """Save a checkpoint, once for an update, and only of weights that are finite."""
+        weights = {name: tensor.detach().cpu() for name, tensor in self.uncompiled_policy.state_dict().items()}
+        if (self.checkpoint is not None and self.checkpoint.update == self.epoch) or nonfinite_tensors(weights):
+            return
         directory = Path(self.config["data_dir"]) / RUN_ID
         directory.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().cpu() for name, tensor in self.uncompiled_policy.state_dict().items()}
         saved = save(weights, directory / f"model_{self.epoch:06d}.pt")
         state = {
             "format": 1,

@@ -347,6 +347,12 @@ def test_a_stop_ends_training_after_the_update_under_way_with_a_checkpoint(train
     assert training.progress[-1].update == 2
 
 
+def test_a_stop_right_after_a_checkpoint_saves_no_second_one(training):
+    training.run(checkpoint_interval_updates=1, stop=lambda: StopReason.CANCELLED)
+
+    assert [saved.update for saved in training.checkpoints] == [1]
+
+
 def test_diverged_weights_end_training_and_are_not_saved(training, caplog):
     with caplog.at_level(logging.ERROR):
         outcome = training.run(policy=policy(Breaking), agent_steps=9 * UPDATE, checkpoint_interval_updates=1)
