@@ -14,14 +14,17 @@ from pathlib import Path
 
 from daf.client import Client
 from daf.connection import given_or_connected
-from daf.documents import nearest
 from daf.home import home
-from daf_common.errors import DafError
-from daf_protos.training.v1.catalog_service_pb2 import ListMissionsRequest
+from daf_common.errors import DafError, FailedPrecondition, InvalidArgument
+from daf_protos.common.v1.mission_pb2 import Mission
+from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
+from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
+from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
 
 MIN_FREE_GB = 10.0
 _CLIENT_PACKAGES = ("daf", "daf-common", "daf-protos", "grpcio")
 _RUNNER_PACKAGES = ("daf-standalone", "cogames", "mettagrid", "pufferlib-core", "torch")
+_ANY_POLICY = Policy(policy_class=PolicyClass(class_path="random"))
 _CUDA_SECONDS = 120.0
 _CUDA_PROBE = """
 import torch
@@ -135,22 +138,20 @@ def daf_check_disk_space(checkpoint_dir: str | Path, min_available_gb: float = M
 
 
 def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None = None) -> EnvironmentCheckResult:
-    """Looks for missions in an installation's catalogue, and whether they build."""
+    """Asks an installation whether missions are there and build; plays nothing."""
     result = EnvironmentCheckResult()
     try:
         with given_or_connected(client) as connected:
-            listed = connected.catalog.ListMissions(ListMissionsRequest()).missions
-            known = {mission.name: mission for mission in listed}
+            for name in missions:
+                spec = EvaluationSpec(policies=[_ANY_POLICY], missions=[Mission(name=name)], episodes=1)
+                try:
+                    connected.evaluation.CreateEvaluation(CreateEvaluationRequest(spec=spec, validate_only=True))
+                    result.add_check(f"mission {name}", True)
+                except (InvalidArgument, FailedPrecondition) as error:
+                    messages = [violation.message for violation in error.violations] or [error.message]
+                    result.add_error(f"mission {name}", "; ".join(messages))
     except DafError as error:
         result.add_error("missions", error.message)
-        return result
-    for name in missions:
-        if name not in known:
-            result.add_error(f"mission {name}", f"there is none of this name{nearest(name, list(known))}")
-        elif known[name].problem:
-            result.add_error(f"mission {name}", f"does not build: {known[name].problem}")
-        else:
-            result.add_check(f"mission {name}", True)
     return result
 
 

@@ -11,6 +11,7 @@ from daf.resources import Resources
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
 from daf_protos.statistics.v1.statistics_service_pb2 import (
+    ListEpisodesRequest,
     Metric,
     SummarizeEvaluationRequest,
     SummarizeEvaluationResponse,
@@ -39,3 +40,11 @@ def summarize(client: Client, evaluation: str, metric: str) -> SummarizeEvaluati
     """
     request = SummarizeEvaluationRequest(evaluation=evaluation, metric=Metric(name=metric))
     return client.statistics.SummarizeEvaluation(request)
+
+
+def forfeit_reasons(client: Client, evaluation: Evaluation) -> list[str]:
+    """Why policies could not play, each reason once, from the first episodes."""
+    labels = {str(number): policy.label for number, policy in enumerate(evaluation.spec.policies)}
+    episodes = client.statistics.ListEpisodes(ListEpisodesRequest(evaluation=evaluation.name)).episodes
+    forfeits = [forfeit for episode in episodes for forfeit in episode.forfeits]
+    return list(dict.fromkeys(f"{labels.get(f.subject, f.subject)}: {f.message}" for f in forfeits))

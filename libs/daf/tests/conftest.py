@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 
 from daf.client import Client
 from daf_cogames.params import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
-from daf_common.errors import DafError, NotFound
+from daf_common.errors import DafError, InvalidArgument, NotFound
 from daf_common.status import to_status
 from daf_common.values import to_value
 from daf_protos.common.v1.failure_pb2 import Failure
@@ -30,6 +30,7 @@ from daf_protos.scheduler.v1 import scheduler_service_pb2_grpc, sweep_pb2
 from daf_protos.scheduler.v1.sweep_pb2 import Score, Sweep, Trial
 from daf_protos.statistics.v1 import statistics_service_pb2 as statistics_api
 from daf_protos.statistics.v1 import statistics_service_pb2_grpc
+from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.training.v1 import catalog_service_pb2 as catalog_api
 from daf_protos.training.v1 import catalog_service_pb2_grpc, training_job_pb2, training_service_pb2_grpc
 from daf_protos.training.v1 import training_service_pb2 as training_api
@@ -237,6 +238,11 @@ class Evaluations(evaluation_service_pb2_grpc.EvaluationServiceServicer):
         self.evaluations: dict[str, evaluation_pb2.Evaluation] = {}
 
     def CreateEvaluation(self, request, context):
+        unknown = [mission.name for mission in request.spec.missions if mission.name != MISSION.name]
+        if unknown:
+            fail(context, InvalidArgument.field("spec.missions[0].name", f"there is no mission {unknown[0]!r}"))
+        if request.validate_only:
+            return evaluation_api.CreateEvaluationResponse()
         self.requests.append(request)
         total = request.spec.episodes * len(request.spec.missions)
         evaluation = evaluation_pb2.Evaluation(
@@ -258,9 +264,19 @@ class Evaluations(evaluation_service_pb2_grpc.EvaluationServiceServicer):
 
 
 class Statistics(statistics_service_pb2_grpc.StatisticsServiceServicer):
-    """The same score for everyone."""
+    """The same score for everyone, unless everyone forfeits."""
+
+    def __init__(self) -> None:
+        self.forfeit = ""
+
+    def ListEpisodes(self, request, context):
+        return statistics_api.ListEpisodesResponse(
+            episodes=[Episode(forfeits=[Failure(subject="0", message=self.forfeit)]) for _ in range(3)]
+        )
 
     def SummarizeEvaluation(self, request, context):
+        if self.forfeit:
+            return statistics_api.SummarizeEvaluationResponse(policies=[statistics_api.PolicySummary(forfeits=3)])
         summary = statistics_api.PolicySummary(
             policy=0, episodes=20, mean=1.25, standard_error=0.5, interval_low=0.25, interval_high=2.25
         )
@@ -301,6 +317,7 @@ class Services:
     scheduler: Scheduler = field(default_factory=Scheduler)
     training: Training = field(default_factory=Training)
     evaluation: Evaluations = field(default_factory=Evaluations)
+    statistics: Statistics = field(default_factory=Statistics)
     artifacts: Artifacts = field(default_factory=Artifacts)
 
     def serve(self) -> grpc.Server:
@@ -309,7 +326,7 @@ class Services:
         training_service_pb2_grpc.add_TrainingServiceServicer_to_server(self.training, server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(), server)
         evaluation_service_pb2_grpc.add_EvaluationServiceServicer_to_server(self.evaluation, server)
-        statistics_service_pb2_grpc.add_StatisticsServiceServicer_to_server(Statistics(), server)
+        statistics_service_pb2_grpc.add_StatisticsServiceServicer_to_server(self.statistics, server)
         artifact_service_pb2_grpc.add_ArtifactServiceServicer_to_server(self.artifacts, server)
         checks = health.HealthServicer()
         checks.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -241,6 +241,15 @@ def test_a_trained_trial_is_evaluated_by_its_name(daf: Daf, with_services: Any) 
     assert document["summary"]["policies"][0]["mean"] == 1.25
 
 
+def test_policies_that_forfeit_everything_have_no_score(daf: Daf, with_services: Any) -> None:
+    with_services.statistics.forfeit = "no module named 'nothing'"
+
+    outcome = daf("evaluate", "-p", "random", "-m", MISSION)
+
+    assert outcome.code == 1
+    assert outcome.err == "daf: forfeited: random: no module named 'nothing'\n"
+
+
 def test_jobs_are_listed_shown_and_cancelled(daf: Daf, with_services: Any) -> None:
     daf("train", "-p", "lstm", "-m", MISSION, "--name", "one", "--detach")
 
@@ -277,7 +286,7 @@ def test_the_environment_is_checked(daf: Daf, with_services: Any) -> None:
 
     assert (good.code, good.json()["healthy"]) == (0, True)
     assert (bad.code, bad.json()["healthy"]) == (6, False)
-    assert f"did you mean '{MISSION}'?" in bad.out
+    assert "there is no mission 'cogsguard_machina_1.miner_tutoral'" in bad.out
 
 
 def test_a_check_starts_nothing(daf: Daf, home: Path) -> None:

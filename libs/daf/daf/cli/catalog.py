@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from daf.cli.session import JsonFlag, open_client, print_json
@@ -62,7 +62,8 @@ def policies(
             if json:
                 print_json({"policies": known})
                 return
-            table = Table("policy", "class", "trainable", "also", box=None, pad_edge=False)
+            table = Table("policy", Column("class", overflow="fold"), "trainable", Column("also", overflow="fold"))
+            table.box, table.pad_edge = None, False
             for policy in known:
                 table.add_row(
                     policy.name, policy.class_path, "yes" if policy.trainable else "no", ", ".join(policy.aliases)

@@ -15,7 +15,7 @@ from daf.cli.run_display import evaluation_line, evaluation_state, show_run
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.config import DAFEvaluationConfig
-from daf.evaluations import create_evaluation, summarize
+from daf.evaluations import create_evaluation, forfeit_reasons, summarize
 from daf.follow_runs import follow_evaluation
 from daf.references import proportion_of
 from daf.render import interval, plus_minus
@@ -72,20 +72,26 @@ def evaluate(
     )
     with open_client() as client:
         evaluation = create_evaluation(client, config, name or new_id(config.name))
-        summary = SummarizeEvaluationResponse()
+        summary, forfeits = SummarizeEvaluationResponse(), list[str]()
         if not detach:
             evaluation = _follow(client, evaluation.name, quiet=json)
             if evaluation.done_episodes:
                 summary = summarize(client, evaluation.name, config.objective_metric)
+            if any(policy.forfeits for policy in summary.policies):
+                forfeits = forfeit_reasons(client, evaluation)
     if json:
         print_json({"evaluation": evaluation} if detach else {"evaluation": evaluation, "summary": summary})
     elif detach:
         print(f"Started {evaluation.name}: `daf logs {evaluation.name} -f` shows what it prints.")
     else:
         _print(evaluation, summary, config.objective_metric)
+    for reason in forfeits:
+        notice(f"forfeited: {reason}")
     if evaluation.state in (evaluation_pb2.EVALUATION_STATE_FAILED, evaluation_pb2.EVALUATION_STATE_CANCELLED):
         notice(f"{evaluation.name} {evaluation_state(evaluation)}: {evaluation.failure.message or 'without a reason'}")
         raise typer.Exit(1)
+    if any(not policy.episodes for policy in summary.policies):
+        raise typer.Exit(1)  # there is no score to go by
 
 
 def _follow(client: Client, name: str, quiet: bool) -> Evaluation:

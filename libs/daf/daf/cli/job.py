@@ -67,7 +67,7 @@ def get(name: Name, json: JsonFlag = False) -> None:
     if job.failure.message:
         print(f"{job.failure.reason}: {job.failure.message}")
     for parameter, value in sorted(scalars(job.effective_trainer).items()):
-        print(f"  {parameter:<20}{scalar_text(value)}")
+        print(f"  {parameter:<28}{scalar_text(value)}")
     if job.HasField("checkpoint"):
         print(f"checkpoint {job.checkpoint.name} (sha256 {job.checkpoint.weights.sha256})")
 
