@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from daf_cogames import catalog
 from daf_cogames.seating import SEED_LIMIT
 from daf_common import ids
 from daf_common.artifacts import check_artifact
-from daf_common.errors import InvalidArgument, ResourceExhausted, Unimplemented, Violation
+from daf_common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unimplemented, Violation
 from daf_common.values import scalars
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission
@@ -21,7 +21,13 @@ MAX_SPEC_BYTES = 256 << 10
 MAX_PARALLEL_TRIALS = 1000
 MAX_SWEEP_ID = 28
 """Children are called `{sweep}-t{trial}-r{rung}`, and trials are numbered up to a million."""
+MAX_TRAINING_SEED = 2**31 - 1
+"""NumPy and PuffeRL take no larger one."""
 MAX_EPISODES = 100_000
+
+
+class _Broken(Violation):
+    """Something that is in order, but that cogames itself cannot do."""
 
 
 def check_spec(spec: sweep_pb2.SweepSpec) -> None:
@@ -29,14 +35,20 @@ def check_spec(spec: sweep_pb2.SweepSpec) -> None:
 
     Raises:
         InvalidArgument: it cannot be run; names every wrong field.
+        FailedPrecondition: it is in order, but cogames cannot do what it asks for.
         ResourceExhausted: it is too large to be stored.
         Unimplemented: it asks for what is not built yet.
     """
     size = spec.ByteSize()
     if size > MAX_SPEC_BYTES:
         raise ResourceExhausted(f"the spec has {size} bytes, more than the {MAX_SPEC_BYTES} allowed")
-    if violations := list(_check(spec)):
-        raise InvalidArgument.of(violations)
+    found = list(_check(spec))
+    wrong = [violation for violation in found if not isinstance(violation, _Broken)]
+    if wrong:
+        raise InvalidArgument.of(wrong)
+    if found:
+        message = "; ".join(f"{violation.field}: {violation.message}" for violation in found)
+        raise FailedPrecondition(message, reason="BROKEN_UPSTREAM", violations=found)
     if any(policy.WhichOneof("source") in ("bundle", "version") for policy in spec.baselines):
         raise Unimplemented("a bundle or a policy version as a baseline is not built yet: use a class or a checkpoint")
 
@@ -79,8 +91,8 @@ def _check_training(field: str, spec: sweep_pb2.SweepSpec) -> Iterator[Violation
         yield from _check_mission(f"{field}.missions[{index}]", mission)
     if training.agent_steps < 1:
         yield Violation(f"{field}.agent_steps", f"must be at least 1, not {training.agent_steps}")
-    if not 0 <= training.seed < SEED_LIMIT:
-        yield Violation(f"{field}.seed", "must be between 0 and 2^32 - 1")
+    if not 0 <= training.seed <= MAX_TRAINING_SEED:
+        yield Violation(f"{field}.seed", f"must be between 0 and {MAX_TRAINING_SEED}")
     yield from parameters.check_trainer(f"{field}.trainer", training)
 
 
@@ -150,8 +162,7 @@ def _check_mission(field: str, mission: Mission) -> Iterator[Violation]:
         mission.max_steps if mission.HasField("max_steps") else None,
         mission.difficulty or None,
     )
-    for problem in problems:
-        yield Violation(f"{field}.{problem.field}", problem.message)
+    yield from _violations(field, problems)
     if mission.HasField("map_seed") and not 0 <= mission.map_seed < SEED_LIMIT:
         yield Violation(f"{field}.map_seed", "must be between 0 and 2^32 - 1")
 
@@ -179,8 +190,19 @@ def _check_policy_class(
     if policy.HasField("code"):
         yield from _check_reference(f"{field}.code", policy.code)
         return  # a user's own class: the runner reads its constructor
-    for problem in catalog.check_policy(path, {**scalars(policy.arguments), **(searched or {})}, training=training):
-        yield Violation(f"{field}.{problem.field}", problem.message)
+    arguments = {**scalars(policy.arguments), **(searched or {})}
+    problems = catalog.check_policy(path, arguments, training=False)
+    if training:
+        if "." in path and catalog.find_policy(path) is None:
+            yield Violation(f"{field}.code", f"{path} is no policy of cogames: send its code along")
+        problems = [*catalog.check_policy(path, arguments, training=True), *problems]
+    yield from _violations(field, list(dict.fromkeys(problems)))
+
+
+def _violations(field: str, problems: Iterable[catalog.Problem]) -> Iterator[Violation]:
+    for problem in problems:
+        kind = _Broken if problem.broken else Violation
+        yield kind(f"{field}.{problem.field}", problem.message)
 
 
 def _check_reference(field: str, artifact: Artifact) -> Iterator[Violation]:

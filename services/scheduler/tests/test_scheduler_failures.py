@@ -173,18 +173,19 @@ async def test_of_two_schedulers_one_acts_and_the_other_takes_over(
     start_scheduler: Any, peers: Any, sweep_spec: S.SweepSpec, ended: Any
 ) -> None:
     peers.training.holds = lambda name: True
-    async with start_scheduler("a", leader_seconds=1.0) as first, start_scheduler("b", leader_seconds=1.0) as second:
-        name = await create(second, sweep_spec)  # asked of the one that does not lead
+    async with start_scheduler("a", leader_seconds=2.0) as first, start_scheduler("b", leader_seconds=2.0) as second:
+        name = await create(second, sweep_spec)
         await until(lambda: len(peers.training.created) == 2)
-        assert (first.scheduler.leads, second.scheduler.leads) == (True, False)
-        await first.scheduler.leader.stop()
+        assert first.scheduler.leads is not second.scheduler.leads
+        leader, other = (first, second) if first.scheduler.leads else (second, first)
+        await leader.scheduler.leader.stop()
 
-        await until(lambda: second.scheduler.leads)
+        await until(lambda: other.scheduler.leads)
         peers.training.holds = lambda name: False
         jobs = map(peers.training.jobs.get, list(peers.training.created))
         await asyncio.gather(*map(peers.training.finish, jobs))
-        sweep = await ended(second, name)
-        ends = await second.scheduler.store.read(ends_of_trials)
+        sweep = await ended(other, name)
+        ends = await other.scheduler.store.read(ends_of_trials)
 
     assert sweep.state == S.SWEEP_STATE_SUCCEEDED
     assert ends == {f"{name}/trials/{number}": 1 for number in range(1, 5)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from daf_common.errors import InvalidArgument
+from daf_common.errors import FailedPrecondition, InvalidArgument
 from daf_common.values import to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission
@@ -167,6 +167,18 @@ def test_all_that_is_wrong_is_said_at_once(sweep_spec: S.SweepSpec) -> None:
 
 def test_a_good_sweep_passes(sweep_spec: S.SweepSpec) -> None:
     check_spec(sweep_spec)
+
+
+def test_a_class_that_is_not_of_cogames_comes_with_its_code(sweep_spec: S.SweepSpec) -> None:
+    sweep_spec.training.policy_class.class_path = "my_module.MyPolicy"
+    with pytest.raises(InvalidArgument, match="send its code along"):
+        check_spec(sweep_spec)
+
+
+def test_what_cogames_itself_cannot_do_is_said_before_anything_is_trained(sweep_spec: S.SweepSpec) -> None:
+    sweep_spec.training.missions[0].name = "training_facility.easy_hearts_training"
+    with pytest.raises(FailedPrecondition, match="does not build"):
+        check_spec(sweep_spec)
 
 
 def test_an_argument_that_the_class_needs_may_come_from_the_search(sweep_spec: S.SweepSpec) -> None:
