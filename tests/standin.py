@@ -8,6 +8,7 @@ those weights and the episode's seed, so the result of a sweep is a function of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
@@ -139,35 +140,28 @@ async def _evaluate(
     worker = evaluation_pb.Worker(
         evaluation=environment["DAF_EVALUATION"], worker=f"{workload}-{replica}", token=environment["DAF_TOKEN"]
     )
-    weights: list[dict[str, float]] = []
-    first = True
-    while True:
-        request = evaluation_pb.LeaseShardRequest(worker=worker, first=first)
-        answer = await _persist(lambda request=request: stub.LeaseShard(request))
-        if answer.finished:
-            return
-        if first:
-            contents = {d.artifact.sha256: _path(d) for d in answer.downloads}
-            weights = [
-                json.loads(contents[p.checkpoint.weights.sha256].read_text()) if p.HasField("checkpoint") else {}
-                for p in answer.spec.policies
-            ]
-            first = False
-        if not answer.HasField("lease"):
+    answer = await _persist(lambda: stub.LeaseShard(evaluation_pb.LeaseShardRequest(worker=worker, first=True)))
+    contents = {download.artifact.sha256: _path(download) for download in answer.downloads}
+    weights = [
+        json.loads(contents[policy.checkpoint.weights.sha256].read_text()) if policy.HasField("checkpoint") else {}
+        for policy in answer.spec.policies
+    ]
+    while not answer.finished:
+        if answer.HasField("lease"):
+            lease = answer.lease
+            report = evaluation_pb.ReportShardRequest(
+                worker=worker,
+                shard=lease.shard,
+                fence=lease.fence,
+                episodes=[_play(worker.evaluation, lease.scenario, planned, weights) for planned in lease.episodes],
+                done=True,
+            )
+            with contextlib.suppress(Aborted):
+                answer = (await _persist(lambda report=report: stub.ReportShard(report))).next
+                continue
+        else:
             await asyncio.sleep(answer.retry_seconds)
-            continue
-        lease = answer.lease
-        report = evaluation_pb.ReportShardRequest(
-            worker=worker,
-            shard=lease.shard,
-            fence=lease.fence,
-            episodes=[_play(worker.evaluation, lease.scenario, planned, weights) for planned in lease.episodes],
-            done=True,
-        )
-        try:
-            await _persist(lambda report=report: stub.ReportShard(report))
-        except Aborted:
-            continue
+        answer = await _persist(lambda: stub.LeaseShard(evaluation_pb.LeaseShardRequest(worker=worker)))
 
 
 def _play(

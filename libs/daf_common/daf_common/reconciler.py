@@ -18,6 +18,8 @@ from daf_common.errors import TRANSIENT
 log = logging.getLogger(__name__)
 
 MAX_BATCH = 64
+GATHER_SECONDS = 0.01
+"""How long the loop waits for more keys before it takes a batch: under load one transaction then serves many."""
 FIRST_DELAY_SECONDS = 0.05
 MAX_DELAY_SECONDS = 30.0
 
@@ -156,6 +158,7 @@ class Reconciler[Row, Seen, Action]:
             self._wake.clear()
             if not await self.step():
                 await self._wake.wait()
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _resync(self) -> None:
         while True:

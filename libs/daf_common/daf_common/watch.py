@@ -15,6 +15,9 @@ from daf_common.store import REVISION, TOMBSTONES, Store, Transaction
 POLL_SECONDS = 1.0
 """How late a change that another replica made is seen."""
 
+GATHER_SECONDS = 0.02
+"""How long a watch waits for more changes before it reads: under load one read then serves many commits."""
+
 
 class Changes[T]:
     """What a watch yields: resources in their newest state, ids that are gone, and where to go on."""
@@ -71,6 +74,8 @@ class Watcher:
                 yield Changes(rows, gone if revision >= 0 else (), pages.encode(scope, current))
             revision = max(revision, current)
             await wake.wait()
+            if not self._stopped:
+                await asyncio.sleep(GATHER_SECONDS)
             if self._stopped:
                 raise Unavailable("the service is stopping", reason="STOPPING", retry_after_seconds=1.0)
 
