@@ -10,6 +10,12 @@ from daf_common.store import Transaction, insert_or_ignore
 from daf_training.checkpoints import CheckpointRow, superfluous
 from daf_training.tables import CHECKPOINT_ARTIFACTS, CHECKPOINTS, GARBAGE
 
+_REWARDS = sa.select(CHECKPOINTS.c.update_number, CHECKPOINTS.c.reward).where(
+    CHECKPOINTS.c.job == sa.bindparam("wanted")
+)
+_INSERT = sa.insert(CHECKPOINTS)
+_INSERT_ARTIFACTS = sa.insert(CHECKPOINT_ARTIFACTS)
+
 
 def page_of_checkpoints(tx: Transaction, job_id: str, before: int | None, limit: int) -> list[tuple[int, bytes]]:
     """Updates and messages of a job's checkpoints, newest first, from before an update."""
@@ -23,9 +29,11 @@ def page_of_checkpoints(tx: Transaction, job_id: str, before: int | None, limit:
 
 def add_checkpoints(tx: Transaction, job_id: str, rows: Sequence[CheckpointRow], kept: int) -> None:
     """Adds checkpoints, in place of those of the same updates, and drops those that are no longer kept."""
-    _drop(tx, job_id, [row.update for row in rows])
+    stored = tx.execute(_REWARDS, {"wanted": job_id})
+    rewards = {row.update_number: row.reward for row in stored}
+    _drop(tx, job_id, [row.update for row in rows if row.update in rewards])
     tx.execute(
-        sa.insert(CHECKPOINTS),
+        _INSERT,
         [
             {
                 "job": job_id,
@@ -40,9 +48,9 @@ def add_checkpoints(tx: Transaction, job_id: str, rows: Sequence[CheckpointRow],
     named = [
         {"job": job_id, "update_number": row.update, "sha256": digest} for row in rows for digest in set(row.artifacts)
     ]
-    tx.execute(sa.insert(CHECKPOINT_ARTIFACTS), named)
-    stored = tx.execute(sa.select(CHECKPOINTS.c.update_number, CHECKPOINTS.c.reward).where(CHECKPOINTS.c.job == job_id))
-    _drop(tx, job_id, superfluous([(row.update_number, row.reward) for row in stored], kept))
+    tx.execute(_INSERT_ARTIFACTS, named)
+    rewards.update({row.update: row.reward for row in rows})
+    _drop(tx, job_id, superfluous(rewards, kept))
 
 
 def drop_checkpoints(tx: Transaction, job_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEFAULT_KEPT = 5
@@ -19,14 +19,14 @@ class CheckpointRow:
     message: bytes = field(repr=False)
 
 
-def superfluous(checkpoints: Sequence[tuple[int, float | None]], kept: int) -> list[int]:
+def superfluous(rewards: Mapping[int, float | None], kept: int) -> list[int]:
     """The updates of checkpoints that are to go: all but the newest ones and the best.
 
     Args:
-        checkpoints: update and reward of each; the reward is None where no episode had ended.
+        rewards: of each checkpoint, by its update; None where no episode had ended.
         kept: how many of the newest stay.
     """
-    newest = {update for update, _ in sorted(checkpoints)[-kept:]}
-    scored = [(reward, update) for update, reward in checkpoints if reward is not None]
+    newest = set(sorted(rewards)[-kept:])
+    scored = [(reward, update) for update, reward in rewards.items() if reward is not None]
     best = {max(scored)[1]} if scored else set()
-    return sorted({update for update, _ in checkpoints} - newest - best)
+    return sorted(rewards.keys() - newest - best)

@@ -9,6 +9,7 @@ from enum import Enum
 
 from daf_common.values import Scalar
 from daf_common.workloads import Observation, State
+from daf_training.checkpoints import DEFAULT_KEPT
 
 WORKER_LOST = "WORKER_LOST"
 PREEMPTED = "PREEMPTED"
@@ -68,6 +69,8 @@ class Job:
     create_time: datetime
     creator: str = ""
     max_restarts: int = 0
+    max_checkpoints: int = DEFAULT_KEPT
+    """How many of the newest checkpoints are kept beside the best."""
     state: JobState = JobState.PENDING
     cancel_requested: bool = False
     attempt: int = 0

@@ -24,7 +24,7 @@ from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceServ
 from daf_training import checkpoint_store, store
 from daf_training.convert import job_message
 from daf_training.jobs import Job, cancel
-from daf_training.specs import artifacts_of, check_spec
+from daf_training.specs import artifacts_of, check_spec, resolve_spec
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,10 +64,13 @@ class TrainingServicer(TrainingServiceServicer):
             spec=request.spec.SerializeToString(deterministic=True),
             create_time=now,
             max_restarts=request.spec.max_restarts,
+            max_checkpoints=resolve_spec(request.spec).max_checkpoints,
         )
-        created = await self._store.run(_create, request, job, now)
-        self._enqueue(created)
-        return pb.CreateTrainingJobResponse(training_job=await self._read(created))
+        name, is_new = await self._store.run(_create, request, job, now)
+        if not is_new:  # the request was carried out before
+            return pb.CreateTrainingJobResponse(training_job=await self._read(_job_id(name)))
+        self._enqueue(job_id)
+        return pb.CreateTrainingJobResponse(training_job=job_message(job))
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Context) -> pb.GetTrainingJobResponse:
         """See the proto."""
@@ -166,12 +169,17 @@ class TrainingServicer(TrainingServiceServicer):
                 )
 
 
-def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now: datetime) -> str:
-    def create() -> str:
-        store.add_job(tx, job)
-        return job.id
+def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now: datetime) -> tuple[str, bool]:
+    """The name of the job that this request creates or created, and whether it is new."""
+    is_new = False
 
-    return once(tx, "CreateTrainingJob", request.request_id, request, now, create)
+    def create() -> str:
+        nonlocal is_new
+        store.add_job(tx, job)
+        is_new = True
+        return names.TRAINING_JOB.format(job.id)
+
+    return once(tx, "CreateTrainingJob", request.request_id, request, now, create), is_new
 
 
 def _job_id(name: str, field: str = "name") -> str:

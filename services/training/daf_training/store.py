@@ -22,7 +22,22 @@ from daf_training.tables import JOBS, LOG_PIECES, TRANSITIONS
 KIND = "trainingJob"
 """What deleted jobs are called in tombstones."""
 
-_UNSETTLED = [state.value for state in OCCUPYING]
+# The statements of every job's path are built once: building one costs as much as running it.
+_OCCUPYING = JOBS.c.state.in_([state.value for state in OCCUPYING])
+_FIND = sa.select(JOBS).where(JOBS.c.id == sa.bindparam("wanted"))
+_FIND_AND_LOCK = _FIND.with_for_update()
+_FIND_SEVERAL = sa.select(JOBS).where(JOBS.c.id.in_(sa.bindparam("wanted", expanding=True)))
+_OCCUPIED = sa.select(JOBS.c.id).where(_OCCUPYING)
+_COUNT_OCCUPIED = sa.select(sa.func.count()).where(_OCCUPYING)
+_WAITING = (
+    sa.select(JOBS.c.id)
+    .where(JOBS.c.state == JobState.PENDING.value)
+    .order_by(JOBS.c.number)
+    .limit(sa.bindparam("at_most"))
+)
+_INSERT = sa.insert(JOBS)
+_INSERT_TRANSITIONS = sa.insert(TRANSITIONS)
+_SWAP = sa.update(JOBS).where(JOBS.c.id == sa.bindparam("wanted"), JOBS.c.revision == sa.bindparam("expected"))
 
 
 @dataclass(frozen=True)
@@ -43,14 +58,13 @@ def add_job(tx: Transaction, job: Job) -> None:
     """
     if find_job(tx, job.id) is not None:
         raise AlreadyExists(f"there is a training job {job.id} already: choose another id, or none")
-    tx.execute(sa.insert(JOBS).values(id=job.id, **_columns(job)))
+    tx.execute(_INSERT, {"id": job.id, **_columns(job)})
     tx.changed(JOBS, job.id)
 
 
 def find_job(tx: Transaction, job_id: str, lock: bool = False) -> Job | None:
     """One job; with `lock`, nobody else changes it until the end of the transaction."""
-    query = sa.select(JOBS).where(JOBS.c.id == job_id)
-    row = tx.execute(query.with_for_update() if lock else query).first()
+    row = tx.execute(_FIND_AND_LOCK if lock else _FIND, {"wanted": job_id}).first()
     return _job(row) if row else None
 
 
@@ -68,7 +82,7 @@ def get_job(tx: Transaction, job_id: str, lock: bool = False) -> Job:
 
 def jobs_by_id(tx: Transaction, ids: Iterable[str]) -> dict[str, Job]:
     """Several jobs; those that are gone are left out."""
-    rows = tx.execute(sa.select(JOBS).where(JOBS.c.id.in_(list(ids))))
+    rows = tx.execute(_FIND_SEVERAL, {"wanted": list(ids)})
     return {row.id: _job(row) for row in rows}
 
 
@@ -91,15 +105,13 @@ def jobs_changed(job_id: str = "") -> Callable[[Transaction, int], list[Job]]:
 
 def live_jobs(tx: Transaction, slots: int) -> list[str]:
     """Ids of the jobs about which something may have to be done: those that hold a slot or are next to get one."""
-    occupied = tx.execute(sa.select(JOBS.c.id).where(JOBS.c.state.in_(_UNSETTLED))).scalars()
-    return [*occupied, *startable_jobs(tx, slots)]
+    return [*tx.execute(_OCCUPIED).scalars(), *startable_jobs(tx, slots)]
 
 
 def startable_jobs(tx: Transaction, slots: int) -> list[str]:
     """Ids of the waiting jobs for which there is a slot, oldest first."""
-    occupied = tx.execute(sa.select(sa.func.count()).where(JOBS.c.state.in_(_UNSETTLED))).scalar_one()
-    waiting = sa.select(JOBS.c.id).where(JOBS.c.state == JobState.PENDING.value).order_by(JOBS.c.number)
-    return list(tx.execute(waiting.limit(max(0, slots - occupied))).scalars())
+    free = slots - tx.execute(_COUNT_OCCUPIED).scalar_one()
+    return list(tx.execute(_WAITING, {"at_most": free}).scalars()) if free > 0 else []
 
 
 def save_jobs(tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime, slots: int) -> list[str]:
@@ -130,7 +142,6 @@ def record_report(
     attempt: tuple[int, str, int],
     report: Report,
     checkpoints: Sequence[CheckpointRow],
-    kept_checkpoints: int,
     log: str,
     max_log_bytes: int,
     slots: int,
@@ -144,7 +155,6 @@ def record_report(
         attempt: number, token and rank of the attempt that reports.
         report: what changes the job; one that was taken before changes nothing.
         checkpoints: to add; one of the same update as an earlier attempt's takes its place.
-        kept_checkpoints: how many of the newest are kept beside the best.
         log: to append.
         max_log_bytes: what is longer is dropped.
         slots: how many jobs may train at once.
@@ -166,7 +176,7 @@ def record_report(
     if new != old:
         _save(tx, old, new, now)
     if checkpoints:
-        add_checkpoints(tx, job_id, checkpoints, kept_checkpoints)
+        add_checkpoints(tx, job_id, checkpoints, old.max_checkpoints)
     if log and old.log_bytes < max_log_bytes:
         add_log(tx, job_id, number, rank, log if new.log_bytes <= max_log_bytes else TRUNCATED)
     return new, startable_jobs(tx, slots) if new.ended else []
@@ -204,8 +214,7 @@ def delete_job(tx: Transaction, job_id: str) -> None:
 
 
 def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
-    swap = sa.update(JOBS).where(JOBS.c.id == old.id, JOBS.c.revision == old.revision).values(**_columns(new))
-    if not tx.execute(swap).rowcount:
+    if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **_columns(new)}).rowcount:
         return False
     tx.changed(JOBS, old.id)
     if new.history:
@@ -220,7 +229,7 @@ def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
             }
             for step in new.history
         ]
-        tx.execute(sa.insert(TRANSITIONS), rows)
+        tx.execute(_INSERT_TRANSITIONS, rows)
     if new.new_log:
         add_log(tx, new.id, old.attempt, 0, new.new_log)
     return True
@@ -232,6 +241,7 @@ def _columns(job: Job) -> dict[str, Any]:
         "spec": job.spec,
         "creator": job.creator,
         "max_restarts": job.max_restarts,
+        "max_checkpoints": job.max_checkpoints,
         "state": job.state.value,
         "cancel_requested": job.cancel_requested,
         "attempt": job.attempt,
@@ -259,6 +269,7 @@ def _job(row: sa.Row[Any]) -> Job:
         create_time=_utc(row.create_time),
         creator=row.creator,
         max_restarts=row.max_restarts,
+        max_checkpoints=row.max_checkpoints,
         state=JobState(row.state),
         cancel_requested=row.cancel_requested,
         attempt=row.attempt,

@@ -58,28 +58,28 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
 
     async def ReportTraining(self, request: pb.ReportTrainingRequest, context: Context) -> pb.ReportTrainingResponse:
         """See the proto."""
-        job = await self._admit(request.attempt)
-        now = self._clock.now()
-        report, checkpoints = report_of(request, job.id, now)
-        if report.sequence <= job.reports:
-            return pb.ReportTrainingResponse(stop=job.cancel_requested)
-        check_not_ended(job)
-        if says_nothing(request):
-            return pb.ReportTrainingResponse(stop=job.cancel_requested)
+        job_id, now = _job_id(request.attempt), self._clock.now()
+        report, checkpoints = report_of(request, job_id, now)
+        if request.metrics or says_nothing(request):
+            job = await self._admit(request.attempt)
+            if report.sequence <= job.reports:
+                return pb.ReportTrainingResponse(stop=job.cancel_requested)
+            check_not_ended(job)
+            if says_nothing(request):
+                return pb.ReportTrainingResponse(stop=job.cancel_requested)
         for checkpoint in request.checkpoints:
             for artifact in checkpoint_artifacts(checkpoint):
                 await self._check_stored(artifact)
         if request.metrics:
             # Before the report counts as taken: sent again, the same points are recorded once.
-            metrics = metrics_request(names.TRAINING_JOB.format(job.id), request.metrics)
+            metrics = metrics_request(request.attempt.training_job, request.metrics)
             await raising(self._statistics.RecordMetrics(metrics))
         job, next_jobs = await self._store.run(
             store.record_report,
-            job.id,
+            job_id,
             (request.attempt.attempt, request.attempt.token, request.attempt.rank),
             report,
             checkpoints,
-            resolve_spec(TrainingSpec.FromString(job.spec)).max_checkpoints,
             clean(request.log),
             self._settings.max_log_bytes,
             self._settings.training_slots,
@@ -98,10 +98,7 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
         return pb.PrepareUploadResponse(location=await self._artifacts.writing(wanted))
 
     async def _admit(self, attempt: pb.Attempt) -> Job:
-        (job_id,) = names.TRAINING_JOB.parse(attempt.training_job, "attempt.training_job")
-        if attempt.rank != 0:
-            raise InvalidArgument.field("attempt.rank", f"must be 0, the only worker, not {attempt.rank}")
-        job = await self._store.read(store.get_job, job_id)
+        job = await self._store.read(store.get_job, _job_id(attempt))
         admit(job, attempt.attempt, attempt.token)
         return job
 
@@ -109,3 +106,9 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
         if not await self._artifacts.exists(artifact):
             message = f"the artifact {artifact.sha256[:12]} is not in the store: write it and report again"
             raise FailedPrecondition(message, reason=ARTIFACT_MISSING)
+
+
+def _job_id(attempt: pb.Attempt) -> str:
+    if attempt.rank != 0:
+        raise InvalidArgument.field("attempt.rank", f"must be 0, the only worker, not {attempt.rank}")
+    return names.TRAINING_JOB.parse(attempt.training_job, "attempt.training_job")[0]

@@ -174,18 +174,16 @@ def test_only_the_holder_of_the_token_speaks_for_an_attempt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("checkpoints", "gone"),
+    ("rewards", "gone"),
     [
-        ([], []),
-        ([(1, None), (2, None), (3, None)], [1]),
-        ([(1, 9.0), (2, 1.0), (3, 2.0), (4, 3.0)], [2]),
-        ([(1, 5.0), (2, 5.0), (3, 0.0), (4, 0.0)], [1]),  # of equally good ones the later is kept
+        ({}, []),
+        ({1: None, 2: None, 3: None}, [1]),
+        ({1: 9.0, 2: 1.0, 3: 2.0, 4: 3.0}, [2]),
+        ({1: 5.0, 2: 5.0, 3: 0.0, 4: 0.0}, [1]),  # of equally good ones the later is kept
     ],
 )
-def test_the_newest_checkpoints_and_the_best_are_kept(
-    checkpoints: list[tuple[int, float | None]], gone: list[int]
-) -> None:
-    assert superfluous(checkpoints, kept=2) == gone
+def test_the_newest_checkpoints_and_the_best_are_kept(rewards: dict[int, float | None], gone: list[int]) -> None:
+    assert superfluous(rewards, kept=2) == gone
 
 
 def test_logs_are_cut_at_lines() -> None:

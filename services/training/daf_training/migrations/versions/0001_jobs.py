@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("spec", sa.LargeBinary, nullable=False),
         sa.Column("creator", sa.String(200), nullable=False),
         sa.Column("max_restarts", sa.Integer, nullable=False),
+        sa.Column("max_checkpoints", sa.Integer, nullable=False),
         sa.Column("state", sa.String(20), nullable=False, index=True),
         sa.Column("cancel_requested", sa.Boolean, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
