@@ -41,7 +41,7 @@ from daf_protos.training.v1.training_job_pb2 import (
 from daf_training.tables import TRANSITIONS
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from .conftest import Stack
 else:
     Stack = Any
 

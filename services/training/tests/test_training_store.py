@@ -25,7 +25,7 @@ from daf_training.sweeper import EXIT_SECONDS, Sweeper
 from daf_training.tables import MIGRATIONS, TABLES
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from .conftest import Stack
 else:
     Stack = Any
 
