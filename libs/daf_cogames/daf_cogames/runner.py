@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from types import FrameType
 
 REQUIRED = {
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         force=True,
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, which are secrets here
+    # CoGames' own missions cause these, on every build, and nobody can do anything about them.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     terminating = _terminating()
     # Imported here, since each verb costs seconds of imports that the other does not need.
     if arguments[0] == "train":

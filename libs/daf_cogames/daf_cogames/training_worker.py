@@ -157,6 +157,7 @@ def _download(location: ArtifactLocation, cache: Path) -> Path:
 
 
 def _train(plan: TrainingPlan, reporter: Reporter, terminating: threading.Event) -> Outcome:
+    logger.info("training %s for %d agent steps", plan.policy.class_path, plan.agent_steps)
     first = True
 
     def on_progress(progress: Progress) -> None:
@@ -173,7 +174,9 @@ def _train(plan: TrainingPlan, reporter: Reporter, terminating: threading.Event)
             return StopReason.CANCELLED
         return StopReason.PREEMPTED if terminating.is_set() else None
 
-    return train(plan, on_progress=on_progress, on_checkpoint=reporter.outbox.add_checkpoint, stop=stop)
+    outcome = train(plan, on_progress=on_progress, on_checkpoint=reporter.outbox.add_checkpoint, stop=stop)
+    logger.info("training %s at update %d, agent step %d", outcome.ending.value, outcome.update, outcome.agent_steps)
+    return outcome
 
 
 def checkpoint_interval(spec: TrainingSpec) -> int:
