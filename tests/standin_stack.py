@@ -12,11 +12,10 @@ from daf_standalone.stack import Backends, build, embedded_settings
 from tests.standin import StandIn
 
 
-def standin_host(home: Home, training_seconds: float = 0.0, database_url: str = "") -> Host:
+def standin_host(home: Home, training_seconds: float = 0.0) -> Host:
     """All five services in this process."""
     home.create()
     settings = embedded_settings(home)
-    settings.database_url = database_url
     settings.drain_seconds = 0
     context = Context(settings)
     return Host(context, _build(context, training_seconds))

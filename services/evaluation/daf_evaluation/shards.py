@@ -46,7 +46,8 @@ class OutOfOrder(ValueError):
 
 def cut(scenarios: int, episodes: int, workers: int) -> list[Shard]:
     """Cuts all scenarios, of `episodes` each, into shards for so many workers."""
-    size = min(MAX_SHARD, max(1, scenarios * episodes // (SHARDS_PER_WORKER * workers)))
+    shards = SHARDS_PER_WORKER * workers if workers > 1 else 1  # nobody waits for the last shard of one worker
+    size = min(MAX_SHARD, max(1, scenarios * episodes // shards))
     runs = [
         (scenario, first, min(size, episodes - first))
         for scenario in range(scenarios)

@@ -56,7 +56,11 @@ def test_shards_hold_every_episode_of_every_scenario_once(scenarios: int, episod
     assert all(1 <= shard.count <= MAX_SHARD for shard in shards)
 
 
-@given(st.integers(1, 500), st.integers(1, 8))
+def test_one_worker_gets_one_shard_since_nobody_waits_for_its_last() -> None:
+    assert [shard.count for shard in cut(1, 20, workers=1)] == [20]
+
+
+@given(st.integers(1, 500), st.integers(2, 8))
 def test_no_shard_is_more_than_a_fair_share_of_a_quarter(episodes: int, workers: int) -> None:
     assert all(shard.count * 4 * workers <= max(episodes, 4 * workers) for shard in cut(1, episodes, workers))
 
