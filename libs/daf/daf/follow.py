@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daf.client import Client, all_pages
-from daf_common.errors import TRANSIENT, DafError, NotFound
+from daf_common.errors import TRANSIENT, DafError, NotFound, Unavailable
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.evaluation.v1.evaluation_service_pb2 import GetEvaluationRequest
 from daf_protos.scheduler.v1 import sweep_pb2
@@ -124,7 +124,8 @@ def follow_sweep(client: Client, name: str) -> Iterator[SweepView]:
         return
     for change in watch_sweep(client, name):
         if isinstance(change, DafError):
-            view.trouble = change.message
+            away = isinstance(change, Unavailable)
+            view.trouble = "the services do not answer; trying again" if away else change.message
         elif change is not None:
             view.trouble = ""
             _apply(change, view)

@@ -84,7 +84,7 @@ def headline(view: SweepView) -> Text:
         end = view.sweep.end_time.seconds if view.sweep.HasField("end_time") else time.time()
         parts.append(duration(max(0.0, end - view.sweep.create_time.seconds)))
     line = Text.assemble((view.sweep.name, "bold"), "  ", state_text(sweep_state(view)), "  ", ", ".join(parts))
-    return line.append(f"  (no news: {view.trouble})", style="yellow") if view.trouble else line
+    return line.append(f"  ({view.trouble})", style="yellow") if view.trouble else line
 
 
 def live(view: SweepView, height: int) -> RenderableType:

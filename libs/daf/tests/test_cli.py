@@ -153,7 +153,7 @@ def test_ctrl_c_leaves_a_sweep_running_and_says_how_to_go_on(with_services: Any,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
-    assert "running" in process.stdout.readline()
+    assert any("running" in line for line in process.stdout)
 
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)

@@ -77,6 +77,7 @@ def _daf(
 def main() -> None:
     """Runs `daf`. Exit codes: 0 done; 1 what was run failed; 2 the command or a document is wrong; the others are in
     `daf_common.errors`."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines would tear the display apart
     try:
         sys.exit(app(prog_name="daf"))
     except Exception as error:

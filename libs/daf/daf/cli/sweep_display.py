@@ -49,11 +49,11 @@ def _print_events(views: Iterator[SweepView]) -> SweepView:
     said: dict[str, str] = {}
     reported = time.monotonic()
     for view in views:
-        _say(view.sweep.name, f"{view.sweep.name} {sweep_state(view)}", said)
-        if view.trouble:
-            _say("trouble", f"no news: {view.trouble}", said)
         for _, trial in sorted(view.trials.items()):
             _say(trial.name, _event(trial), said)
+        _say(view.sweep.name, f"{view.sweep.name} {sweep_state(view)}", said)
+        if view.trouble:
+            _say("trouble", view.trouble, said)
         if time.monotonic() - reported >= _REPORT_SECONDS and not view.ended:
             reported = time.monotonic()
             for trial in view.trials.values():
