@@ -7,6 +7,7 @@ own. "Unreachable" never means that.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -62,7 +63,7 @@ def persist[T](
 
     Raises:
         Superseded: the service knows this worker no longer.
-        GaveUp: no answer, or `wait` said so.
+        GaveUp: no answer, and `wait` said so, or the worker's directory was removed.
         DafError: any other refusal: a defect of the worker.
     """
     give_up_at = time.monotonic() + patience_seconds
@@ -82,6 +83,8 @@ def persist[T](
             absent = True
             if time.monotonic() >= give_up_at:
                 raise GaveUp(f"{what}: {error}") from error
+            if not _has_directory():
+                raise GaveUp(f"{what}: nobody can want it, since this worker's directory was removed") from error
         else:
             if absent:
                 logger.warning("%s succeeded at last", what)
@@ -91,3 +94,12 @@ def persist[T](
         elif wait(delay):
             raise GaveUp(f"{what} was given up")
         delay = min(2 * delay, MAX_DELAY_SECONDS)
+
+
+def _has_directory() -> bool:
+    """Whether the working directory is still there: it goes with the workload, or with the whole installation."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True

@@ -172,3 +172,12 @@ def test_patience_ends() -> None:
         persist(Service(Unavailable("away")), "the call", patience_seconds=0)
     with pytest.raises(GaveUp):
         persist(Service(Unavailable("away")), "the call", wait=lambda seconds: True)
+
+
+def test_a_worker_whose_directory_was_removed_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "worker"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    directory.rmdir()
+    with pytest.raises(GaveUp, match="directory was removed"):
+        persist(Service(Unavailable("away")), "the call")
