@@ -22,7 +22,7 @@ class ServiceSettings(BaseSettings):
     home: Path = Field(default_factory=default_home, description="directory of all state that is not in a server")
     database_url: str = Field(
         "",
-        description="URL of a PostgreSQL, in which every service has its schema; empty means one SQLite file a service under home",
+        description="URL of a PostgreSQL, with a schema for each service; empty: SQLite files under home",
     )
     artifacts_url: str = Field("", description="where artifacts lie: file://, s3://, gs:// or az://; empty: under home")
     listen: str = Field("", description="address to serve on: unix:PATH or HOST:PORT")

@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Concatenate
 
 import sqlalchemy as sa
@@ -64,6 +65,8 @@ LEASES = sa.Table(
 )
 """Who leads: see `daf_common.leases`."""
 
+_BUMP = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
+
 _ATTEMPTS = 6
 _UNIQUE_VIOLATION = "23505"
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "53300"}
@@ -100,14 +103,18 @@ class Transaction:
     def stamp(self) -> None:
         """Gives all that has changed the next revision. The counter's row is locked from here to the commit, so the
         order of revisions is the order of commits."""
-        bump = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
-        revision = self.connection.execute(bump).scalar_one()
+        revision = self.connection.execute(_BUMP).scalar_one()
         for table, keys in self._changed.items():
-            key = table.c[table.info.get("key") or next(iter(table.primary_key.columns)).name]
-            self.connection.execute(sa.update(table).where(key.in_(list(keys))).values(revision=revision))
+            self.connection.execute(_stamping(table), [{"of": key, "to": revision} for key in keys])
         for kind, id in self._deleted:
             self.connection.execute(sa.delete(TOMBSTONES).where(TOMBSTONES.c.kind == kind, TOMBSTONES.c.id == id))
             self.connection.execute(sa.insert(TOMBSTONES).values(kind=kind, id=id, revision=revision))
+
+
+@cache
+def _stamping(table: sa.Table) -> sa.Update:
+    key = table.c[table.info.get("key") or next(iter(table.primary_key.columns)).name]
+    return sa.update(table).where(key == sa.bindparam("of")).values(revision=sa.bindparam("to"))
 
 
 class Store:
@@ -122,6 +129,7 @@ class Store:
         """
         self.schema = schema
         self.engine = _engine(url, schema)
+        self._reading = self.engine.execution_options(daf_write=False)
         self.dialect = self.engine.dialect.name
         # SQLite has one writer at a time: a thread of its own queues writers without their spinning on the lock.
         self._writers = ThreadPoolExecutor(1 if self.dialect == "sqlite" else 8, thread_name_prefix=f"{schema}-write")
@@ -183,7 +191,7 @@ class Store:
 
     def _transaction[T](self, write: bool, function: Callable[[Transaction], T]) -> tuple[bool, T]:
         name = f"{self.schema}.commit"
-        with self.engine.connect().execution_options(daf_write=write) as connection, connection.begin():
+        with (self.engine if write else self._reading).begin() as connection:
             tx = Transaction(connection)
             result = function(tx)
             if tx.writes:
@@ -235,7 +243,11 @@ def check_fence(tx: Transaction, name: str, fence: int) -> None:
 def _engine(url: str, schema: str) -> sa.Engine:
     parsed = sa.make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = sa.create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+        engine = sa.create_engine(
+            parsed,
+            connect_args={"timeout": 30, "check_same_thread": False},
+            pool_reset_on_return=None,  # every connection is used for whole transactions alone
+        )
 
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
@@ -246,7 +258,7 @@ def _engine(url: str, schema: str) -> sa.Engine:
         @sa.event.listens_for(engine, "begin")
         def begin(connection: sa.Connection) -> None:
             write = connection.get_execution_options().get("daf_write", True)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
         return engine
     return sa.create_engine(
