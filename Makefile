@@ -51,7 +51,7 @@ catalog-check: setup ## Check that the catalogue is that of the installed cogame
 setup: .venv/.synced ## Install everything into .venv
 
 .venv/.synced: uv.lock pyproject.toml $(wildcard libs/*/pyproject.toml services/*/pyproject.toml) | $(UV)
-	$(UV) sync --quiet --locked --all-packages --python $(PYTHON)
+	$(UV) sync --quiet --locked --compile-bytecode --all-packages --python $(PYTHON)
 	@touch $@
 
 $(UV):

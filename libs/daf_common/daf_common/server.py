@@ -149,7 +149,13 @@ def create_server(address: str, steps: tuple[Step, ...] = STEPS) -> tuple[grpc.a
     """A server that listens on `unix:PATH` or `HOST:PORT` once started; returns it with its port (1 for a socket)."""
     server = grpc.aio.server(
         interceptors=[Interceptor(steps)],
-        options=(("grpc.max_receive_message_length", 4 << 20), ("grpc.so_reuseport", 0)),
+        options=(
+            ("grpc.max_receive_message_length", 4 << 20),
+            ("grpc.so_reuseport", 0),
+            # Idle watches are kept open by pings (see `daf_common.channel`), which a server refuses by default.
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ),
     )
     try:
         port = server.add_insecure_port(address)

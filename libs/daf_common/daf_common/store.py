@@ -7,14 +7,14 @@
     await store.run(rename, "t-1", "better")
 
 A function may be run more than once (after a lost connection or a conflict), so it must have no effect outside the
-transaction. Retries, revisions, fences and crash points live here, in one place.
+transaction. It runs in a thread on PostgreSQL, and on the event loop itself on SQLite. Retries, revisions, fences and
+crash points live here, in one place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -68,6 +68,8 @@ LEASES = sa.Table(
 _BUMP = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
 
 _ATTEMPTS = 6
+_BUSY_MILLISECONDS = 250
+"""How long a statement waits for another process that holds the SQLite file; then the transaction is tried again."""
 _UNIQUE_VIOLATION = "23505"
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "53300"}
 
@@ -131,9 +133,7 @@ class Store:
         self.engine = _engine(url, schema)
         self._reading = self.engine.execution_options(daf_write=False)
         self.dialect = self.engine.dialect.name
-        # SQLite has one writer at a time: a thread of its own queues writers without their spinning on the lock.
-        self._writers = ThreadPoolExecutor(1 if self.dialect == "sqlite" else 8, thread_name_prefix=f"{schema}-write")
-        self._readers = ThreadPoolExecutor(2 if self.dialect == "sqlite" else 8, thread_name_prefix=f"{schema}-read")
+        self._threads = ThreadPoolExecutor(2 if self.dialect == "sqlite" else 16, thread_name_prefix=schema)
         self._listeners: list[Callable[[], None]] = []
         self.commits = 0
         """Committed writing transactions, for benchmarks."""
@@ -150,10 +150,7 @@ class Store:
         Raises:
             Unavailable: the database cannot be reached or stays in conflict; nothing is known to be written.
         """
-        loop = asyncio.get_running_loop()
-        changed, result = await loop.run_in_executor(
-            self._writers, lambda: self._attempts(True, lambda tx: function(tx, *args, **kwargs))
-        )
+        changed, result = await self._attempts(True, lambda tx: function(tx, *args, **kwargs))
         if changed:
             for listener in self._listeners:
                 listener()
@@ -162,31 +159,44 @@ class Store:
     async def read[**P, T](
         self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a reading transaction: one consistent snapshot.
+        """Runs a short reading transaction: one consistent snapshot.
 
         Raises:
             Unavailable: the database cannot be reached.
         """
-        loop = asyncio.get_running_loop()
-        _, result = await loop.run_in_executor(
-            self._readers, lambda: self._attempts(False, lambda tx: function(tx, *args, **kwargs))
-        )
+        _, result = await self._attempts(False, lambda tx: function(tx, *args, **kwargs))
         return result
 
-    def _attempts[T](self, write: bool, function: Callable[[Transaction], T]) -> tuple[bool, T]:
+    async def scan[**P, T](
+        self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a reading transaction over many rows, which never holds the event loop up.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        _, result = await self._attempts(False, lambda tx: function(tx, *args, **kwargs), aside=True)
+        return result
+
+    async def _attempts[T](
+        self, write: bool, function: Callable[[Transaction], T], *, aside: bool = False
+    ) -> tuple[bool, T]:
+        # A short transaction on SQLite takes a tenth of what handing it to a thread costs.
+        inline = self.dialect == "sqlite" and not aside
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return self._transaction(write, function)
+                if inline:
+                    return self._transaction(write, function)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, self._transaction, write, function)
             except (DBAPIError, InjectedFault) as error:
                 if not _is_transient(error):
                     raise
                 if attempt == _ATTEMPTS:
-                    if isinstance(error, IntegrityError):
-                        raise
                     raise Unavailable(
                         f"the database of {self.schema} does not answer", retry_after_seconds=1.0
                     ) from error
-                time.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
         raise AssertionError("unreachable")
 
     def _transaction[T](self, write: bool, function: Callable[[Transaction], T]) -> tuple[bool, T]:
@@ -206,8 +216,7 @@ class Store:
 
     def close(self) -> None:
         """Waits for running transactions and closes all connections."""
-        self._writers.shutdown()
-        self._readers.shutdown()
+        self._threads.shutdown()
         self.engine.dispose()
 
 
@@ -245,14 +254,19 @@ def _engine(url: str, schema: str) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         engine = sa.create_engine(
             parsed,
-            connect_args={"timeout": 30, "check_same_thread": False},
+            connect_args={"check_same_thread": False},
             pool_reset_on_return=None,  # every connection is used for whole transactions alone
         )
 
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             connection.isolation_level = None  # transactions are begun below, not by the driver
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+            for pragma in (
+                "journal_mode=WAL",
+                "synchronous=NORMAL",
+                "foreign_keys=ON",
+                f"busy_timeout={_BUSY_MILLISECONDS}",
+            ):
                 connection.execute(f"PRAGMA {pragma}")
 
         @sa.event.listens_for(engine, "begin")
