@@ -13,7 +13,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup ## Run the example sweep on this machine, from training to the held-out score
-	@$(BIN)/python -m daf.cli.main sweep run examples/sweep_config.yaml
+	@$(BIN)/daf sweep run examples/sweep_config.yaml
 
 test: setup ## Run the whole test-suite
 	$(BIN)/pytest -m "not chaos"
