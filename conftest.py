@@ -54,15 +54,18 @@ def _local_postgres(binaries: Path) -> Iterator[str]:
         shutil.chown(directory, "nobody")
         as_user = ["setpriv", "--reuid=nobody", "--clear-groups", "--inh-caps=-all"]
     data = directory / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.STDOUT, "cwd": directory, "check": True}
-    subprocess.run([*as_user, binaries / "initdb", "-D", data, "-U", "daf", "-A", "trust", "-N"], **quiet)
+
+    def run(*command: str | Path) -> None:
+        subprocess.run([*as_user, *command], check=True, cwd=directory, stdout=subprocess.DEVNULL)
+
+    run(binaries / "initdb", "-D", data, "-U", "daf", "-A", "trust", "-N")
     options = f"-k {directory} -c listen_addresses='' -c fsync=off -c max_connections=200"
-    control = [*as_user, binaries / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-o", options, "-l", directory / "log", "start"], **quiet)
+    control = [binaries / "pg_ctl", "-D", data, "-w"]
+    run(*control, "-o", options, "-l", directory / "log", "start")
     try:
         yield f"postgresql+psycopg://daf@/postgres?host={directory}"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+        run(*control, "-m", "immediate", "stop")
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -14,10 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.standin_process import StandInProcess
 from daf_common.channel import connect, raising
 from daf_common.store import Store
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 from daf_standalone.settings import Home
+from daf_standalone.stack import Backends
 from tests.requests import all_trials, finished_sweep, sweep_request
 from tests.standin_stack import standin_host
 
@@ -56,7 +58,7 @@ def calls_per_trial() -> float:
 
 async def measure(home: Path, trials: int) -> tuple[float, list[float]]:
     """Runs one sweep; returns its wall time and when each trial ended, in seconds from the start."""
-    host = standin_host(Home(home), training_seconds=0.05)
+    host = standin_host(Home(home), Backends(StandInProcess(0.05), StandInProcess(0)))
     await host.start()
     try:
         async with connect(f"unix:{Home(home).socket()}") as channel:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -34,8 +34,11 @@ from daf_protos.training.v1.worker_service_pb2_grpc import TrainingWorkerService
 class StandIn:
     """A backend whose workloads are tasks of this process. They end with it, as those of a lost node would."""
 
-    def __init__(self, training_seconds: float = 0.05) -> None:
+    def __init__(
+        self, training_seconds: float = 0.05, on_end: Callable[[str, Observation], None] = lambda name, seen: None
+    ) -> None:
         self._training_seconds = training_seconds
+        self._on_end = on_end
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: dict[str, Observation] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -78,6 +81,7 @@ class StandIn:
         failed = task.cancelled() or task.exception() is not None
         message = "cancelled" if task.cancelled() else repr(task.exception())
         self._ended[name] = Observation(State.FAILED, message) if failed else Observation(State.SUCCEEDED)
+        self._on_end(name, self._ended[name])
 
     async def _run(self, workload: Workload) -> None:
         environment = workload.environment

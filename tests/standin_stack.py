@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
-from daf_common.service import Context, Host, Service, run
+from daf_common.service import Context, Host, run
 from daf_common.settings import ServiceSettings
 from daf_standalone.settings import Home
 from daf_standalone.stack import Backends, build, embedded_settings
 from tests.standin import StandIn
 
 
-def standin_host(home: Home, training_seconds: float = 0.0) -> Host:
+def standin_host(home: Home, backends: Backends | None = None) -> Host:
     """All five services in this process."""
     home.create()
     settings = embedded_settings(home)
     settings.drain_seconds = 0
     context = Context(settings)
-    return Host(context, _build(context, training_seconds))
-
-
-def _build(context: Context, training_seconds: float) -> Sequence[Service]:
-    return build(context, Backends(StandIn(training_seconds), StandIn()))
+    return Host(context, build(context, backends or Backends(StandIn(0), StandIn())))
 
 
 def main() -> None:
@@ -32,7 +27,7 @@ def main() -> None:
     home.socket().unlink(missing_ok=True)
     settings = embedded_settings(home)
     seconds = float(os.environ.get("DAF_STANDIN_SECONDS", "0.01"))
-    run(settings, lambda context: _build(context, seconds))
+    run(settings, lambda context: build(context, Backends(StandIn(seconds), StandIn())))
 
 
 if __name__ == "__main__":
