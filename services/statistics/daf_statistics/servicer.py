@@ -21,10 +21,12 @@ from daf_statistics.samples import (
     Samples,
     UnknownMetricError,
     distinct_pairs,
+    find_source,
     pairs_across,
     pairs_within,
+    read_samples,
 )
-from daf_statistics.summary import evaluation_digest, summarize
+from daf_statistics.summary import evaluation_digest, is_loaded, summarize
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +50,11 @@ class StatisticsServicer(StatisticsServiceServicer):
 
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Call) -> pb.ReadMetricsResponse:
         convert.check_read_metrics(request)
-        return await self._store.read(_read_metrics, request)
+        return await self._store.scan(_read_metrics, request)
 
     async def ListMetrics(self, request: pb.ListMetricsRequest, context: Call) -> pb.ListMetricsResponse:
         source = convert.source_name(request.source, "source")
-        return pb.ListMetricsResponse(metrics=await self._store.read(store.metric_names, source))
+        return pb.ListMetricsResponse(metrics=await self._store.scan(store.metric_names, source))
 
     async def RecordEpisodes(self, request: pb.RecordEpisodesRequest, context: Call) -> pb.RecordEpisodesResponse:
         rows = convert.episode_rows(request)
@@ -73,13 +75,15 @@ class StatisticsServicer(StatisticsServiceServicer):
         size = pages.page_size(request.page_size)
         scope = f"ListEpisodes/{evaluation}"
         after = pages.decode(scope, request.page_token)
-        return await self._store.read(_page_of_episodes, evaluation, scope, after, size)
+        return await self._store.scan(_page_of_episodes, evaluation, scope, after, size)
 
     async def SummarizeEvaluation(
         self, request: pb.SummarizeEvaluationRequest, context: Call
     ) -> pb.SummarizeEvaluationResponse:
         evaluation = convert.evaluation_name(request.evaluation, "evaluation")
         samples = await self._samples(evaluation, convert.metric_name(request.metric))
+        if len(samples.digests) <= store.FEW_EPISODES and is_loaded():
+            return _summarize(samples)
         return await asyncio.to_thread(_summarize, samples)
 
     async def ComparePolicies(self, request: pb.ComparePoliciesRequest, context: Call) -> pb.ComparePoliciesResponse:
@@ -96,7 +100,12 @@ class StatisticsServicer(StatisticsServiceServicer):
 
     async def _samples(self, evaluation: str, metric: str) -> Samples:
         try:
-            samples = await self._store.read(store.samples, evaluation, metric, self._known)
+            # Handing a few episodes to a thread would cost more than reading them.
+            few = await self._store.read(store.few_episodes, evaluation)
+            if few is None:
+                samples = await self._store.scan(store.samples, evaluation, metric, self._known)
+            else:
+                samples = read_samples(few, metric, find_source(few, metric, self._known))
         except UnknownMetricError as error:
             raise convert.unknown_metric(error) from None
         if not samples.digests:

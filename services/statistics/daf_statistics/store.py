@@ -51,6 +51,17 @@ _INSERTS: dict[tuple[str, str], sa.Executable] = {
 }
 
 _STREAMED_ROWS = 500
+FEW_EPISODES = 32
+"""Of so many, samples are read in a millisecond or two."""
+
+# Statements of every trial's path are built once: building one costs as much as running it.
+_MESSAGES = (
+    sa.select(EPISODES.c.message)
+    .where(EPISODES.c.evaluation == sa.bindparam("wanted"))
+    .order_by(EPISODES.c.scenario, EPISODES.c.episode)
+)
+_FIRST_MESSAGES = _MESSAGES.limit(FEW_EPISODES + 1)
+_STREAMED_MESSAGES = _MESSAGES.execution_options(yield_per=_STREAMED_ROWS)
 
 
 def add_metrics(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
@@ -117,20 +128,20 @@ def page_of_episodes(tx: Transaction, evaluation: str, after: tuple[int, int] | 
     yield from tx.execute(query.execution_options(yield_per=_STREAMED_ROWS)).scalars()
 
 
+def few_episodes(tx: Transaction, evaluation: str) -> list[Episode] | None:
+    """All episodes of an evaluation, by scenario and index; None if there are more than FEW_EPISODES."""
+    messages = tx.execute(_FIRST_MESSAGES, {"wanted": evaluation}).scalars().all()
+    return [Episode.FromString(message) for message in messages] if len(messages) <= FEW_EPISODES else None
+
+
 def episodes(tx: Transaction, evaluation: str) -> Iterator[Episode]:
     """All episodes of an evaluation, by scenario and index; read bit by bit, since there may be many."""
-    query = (
-        sa.select(EPISODES.c.message)
-        .where(EPISODES.c.evaluation == evaluation)
-        .order_by(EPISODES.c.scenario, EPISODES.c.episode)
-        .execution_options(yield_per=_STREAMED_ROWS)
-    )
-    for message in tx.execute(query).scalars():
+    for message in tx.execute(_STREAMED_MESSAGES, {"wanted": evaluation}).scalars():
         yield Episode.FromString(message)
 
 
 def samples(tx: Transaction, evaluation: str, metric: str, known: KnownStatistics) -> Samples:
-    """The samples of a metric in an evaluation.
+    """The samples of a metric in an evaluation, however many episodes it has.
 
     Raises:
         UnknownMetricError: the name is not known and no episode has it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,11 @@ class Summary:
     computes, but not in the standard error."""
     values: tuple[float, ...]
     """The samples' values in their order."""
+
+
+def is_loaded() -> bool:
+    """Whether scipy is, which takes long the first time: a summary then takes no time worth mentioning."""
+    return "scipy.special" in sys.modules
 
 
 def summarize(samples: Sequence[Sample]) -> Summary:

@@ -22,7 +22,7 @@ from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
 from daf_statistics import servicer
-from daf_statistics.store import EPISODES, METRICS
+from daf_statistics.store import EPISODES, FEW_EPISODES, METRICS
 
 if TYPE_CHECKING:
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
@@ -308,6 +308,19 @@ async def test_a_summary_has_each_policys_mean_over_episodes_with_its_interval(
         assert (policy.episodes, policy.forfeits, policy.copies) == (3, 0, 0)
     assert answer.episodes == 3
     lines = "".join(f"0/{i}:{episode(i, rewards[i]).digest}\n" for i in range(3))
+    assert answer.digest == hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("count", [FEW_EPISODES, FEW_EPISODES + 1, 600])
+async def test_a_summary_counts_every_episode_however_many_there_are(
+    stub: StatisticsServiceAsyncStub, count: int
+) -> None:
+    await record(stub, *(episode(index, [float(index)]) for index in range(count)))
+
+    answer = await summarize(stub)
+
+    assert list(answer.policies[0].values) == [float(index) for index in range(count)]
+    lines = "".join(f"0/{i}:{episode(i, [float(i)]).digest}\n" for i in range(count))
     assert answer.digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
