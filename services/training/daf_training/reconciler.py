@@ -32,6 +32,7 @@ class JobController:
     ) -> None:
         self._store, self._backend, self._settings = database, backend, settings
         self._clock, self._ids, self._enqueue = clock, ids, enqueue
+        self._startable: frozenset[str] = frozenset()  # of the batch at hand
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`."""
@@ -39,13 +40,12 @@ class JobController:
 
     async def load(self, keys: Sequence[str]) -> Mapping[str, Job]:
         """See `Controller.load`."""
-        return await self._store.read(store.jobs_by_id, keys)
+        batch = await self._store.read(store.load_jobs, keys, self._settings.training_slots)
+        self._startable = batch.startable
+        return batch.jobs
 
     async def observe(self, rows: Mapping[str, Job]) -> Mapping[str, Seen]:
         """See `Controller.observe`. Jobs whose workloads cannot be seen now are left out."""
-        startable: set[str] = set()
-        if any(job.state is JobState.PENDING for job in rows.values()):
-            startable.update(await self._store.read(store.startable_jobs, self._settings.training_slots))
         workloads: Mapping[str, Observation] | None = {}
         if any(job.state in jobs.OCCUPYING for job in rows.values()):
             try:
@@ -57,7 +57,7 @@ class JobController:
             if job.ended:
                 seen[key] = Seen()
             elif job.state is JobState.PENDING:
-                granted = key in startable
+                granted = key in self._startable
                 seen[key] = Seen(slot=granted, new_token=self._ids.secret() if granted else "")
             elif workloads is not None:
                 seen[key] = await self._see_workload(job, workloads)

@@ -24,7 +24,7 @@ from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceServ
 from daf_training import checkpoint_store, store
 from daf_training.convert import job_message
 from daf_training.jobs import Job, cancel
-from daf_training.specs import artifacts_of, check_spec, resolve_spec
+from daf_training.specs import artifacts_of, check_spec, kept_checkpoints
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,7 +64,7 @@ class TrainingServicer(TrainingServiceServicer):
             spec=request.spec.SerializeToString(deterministic=True),
             create_time=now,
             max_restarts=request.spec.max_restarts,
-            max_checkpoints=resolve_spec(request.spec).max_checkpoints,
+            max_checkpoints=kept_checkpoints(request.spec),
         )
         name, is_new = await self._store.run(_create, request, job, now)
         if not is_new:  # the request was carried out before

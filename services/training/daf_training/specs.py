@@ -66,6 +66,11 @@ def artifacts_of(spec: TrainingSpec) -> Iterator[tuple[str, Artifact]]:
         yield "spec.start.weights", spec.start.weights
 
 
+def kept_checkpoints(spec: TrainingSpec) -> int:
+    """How many of its newest checkpoints a job keeps."""
+    return spec.max_checkpoints if spec.HasField("max_checkpoints") else DEFAULT_KEPT
+
+
 def resolve_spec(spec: TrainingSpec) -> TrainingSpec:
     """The spec that a worker gets: names in full, the profile's numbers filled in."""
     resolved = TrainingSpec()
@@ -82,7 +87,7 @@ def resolve_spec(spec: TrainingSpec) -> TrainingSpec:
     resolved.profile = profile.name
     resolved.environments = spec.environments if spec.HasField("environments") else profile.environments
     resolved.workers = spec.workers if spec.HasField("workers") else profile.workers
-    resolved.max_checkpoints = spec.max_checkpoints if spec.HasField("max_checkpoints") else DEFAULT_KEPT
+    resolved.max_checkpoints = kept_checkpoints(spec)
     resolved.max_restarts = spec.max_restarts
     return resolved
 

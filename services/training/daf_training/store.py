@@ -27,6 +27,8 @@ _OCCUPYING = JOBS.c.state.in_([state.value for state in OCCUPYING])
 _FIND = sa.select(JOBS).where(JOBS.c.id == sa.bindparam("wanted"))
 _FIND_AND_LOCK = _FIND.with_for_update()
 _FIND_SEVERAL = sa.select(JOBS).where(JOBS.c.id.in_(sa.bindparam("wanted", expanding=True)))
+_CHANGED = sa.select(JOBS).where(JOBS.c.revision > sa.bindparam("after")).order_by(JOBS.c.revision, JOBS.c.number)
+_ONE_CHANGED = _CHANGED.where(JOBS.c.id == sa.bindparam("wanted"))
 _OCCUPIED = sa.select(JOBS.c.id).where(_OCCUPYING)
 _COUNT_OCCUPIED = sa.select(sa.func.count()).where(_OCCUPYING)
 _WAITING = (
@@ -37,7 +39,23 @@ _WAITING = (
 )
 _INSERT = sa.insert(JOBS)
 _INSERT_TRANSITIONS = sa.insert(TRANSITIONS)
-_SWAP = sa.update(JOBS).where(JOBS.c.id == sa.bindparam("wanted"), JOBS.c.revision == sa.bindparam("expected"))
+_INSERT_LOG = sa.insert(LOG_PIECES)
+_FROZEN = {"number", "id", "spec", "creator", "max_restarts", "max_checkpoints", "create_time", "revision"}
+"""What nobody changes once a job is created, or the store alone."""
+_SWAP = (
+    sa.update(JOBS)
+    .where(JOBS.c.id == sa.bindparam("wanted"), JOBS.c.revision == sa.bindparam("expected"))
+    .values({column.name: sa.bindparam(f"new_{column.name}") for column in JOBS.c if column.name not in _FROZEN})
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs with what their decisions need to know of the others."""
+
+    jobs: Mapping[str, Job]
+    startable: frozenset[str]
+    """Ids of the waiting jobs for which there is a slot."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,15 @@ def add_job(tx: Transaction, job: Job) -> None:
     """
     if find_job(tx, job.id) is not None:
         raise AlreadyExists(f"there is a training job {job.id} already: choose another id, or none")
-    tx.execute(_INSERT, {"id": job.id, **_columns(job)})
+    frozen = {
+        "id": job.id,
+        "spec": job.spec,
+        "creator": job.creator,
+        "max_restarts": job.max_restarts,
+        "max_checkpoints": job.max_checkpoints,
+        "create_time": job.create_time,
+    }
+    tx.execute(_INSERT, {**frozen, **_columns(job)})
     tx.changed(JOBS, job.id)
 
 
@@ -86,6 +112,13 @@ def jobs_by_id(tx: Transaction, ids: Iterable[str]) -> dict[str, Job]:
     return {row.id: _job(row) for row in rows}
 
 
+def load_jobs(tx: Transaction, ids: Sequence[str], slots: int) -> Batch:
+    """Several jobs, and which of those that wait may start."""
+    jobs = jobs_by_id(tx, ids)
+    waiting = any(job.state is JobState.PENDING for job in jobs.values())
+    return Batch(jobs, frozenset(startable_jobs(tx, slots) if waiting else ()))
+
+
 def page_of_jobs(tx: Transaction, before: int | None, limit: int) -> list[tuple[int, Job]]:
     """Jobs with their numbers, newest first, from before a number."""
     query = sa.select(JOBS).order_by(JOBS.c.number.desc()).limit(limit)
@@ -97,8 +130,9 @@ def jobs_changed(job_id: str = "") -> Callable[[Transaction, int], list[Job]]:
     """Reads the jobs whose revision is greater than the given one; all, or the one of that id."""
 
     def read(tx: Transaction, revision: int) -> list[Job]:
-        query = sa.select(JOBS).where(JOBS.c.revision > revision).order_by(JOBS.c.revision, JOBS.c.number)
-        return [_job(row) for row in tx.execute(query.where(JOBS.c.id == job_id) if job_id else query)]
+        if job_id:
+            return [_job(row) for row in tx.execute(_ONE_CHANGED, {"after": revision, "wanted": job_id})]
+        return [_job(row) for row in tx.execute(_CHANGED, {"after": revision})]
 
     return read
 
@@ -110,8 +144,9 @@ def live_jobs(tx: Transaction, slots: int) -> list[str]:
 
 def startable_jobs(tx: Transaction, slots: int) -> list[str]:
     """Ids of the waiting jobs for which there is a slot, oldest first."""
-    free = slots - tx.execute(_COUNT_OCCUPIED).scalar_one()
-    return list(tx.execute(_WAITING, {"at_most": free}).scalars()) if free > 0 else []
+    waiting = tx.execute(_WAITING, {"at_most": slots}).scalars().all()  # mostly none: then there is nothing to count
+    free = slots - tx.execute(_COUNT_OCCUPIED).scalar_one() if waiting else 0
+    return list(waiting[:free]) if free > 0 else []
 
 
 def save_jobs(tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime, slots: int) -> list[str]:
@@ -185,7 +220,7 @@ def record_report(
 def add_log(tx: Transaction, job_id: str, attempt: int, worker: int, text: str) -> None:
     """Appends to a job's log."""
     rows = [{"job": job_id, "attempt": attempt, "worker": worker, "text": piece} for piece in pieces(text)]
-    tx.execute(sa.insert(LOG_PIECES), rows)
+    tx.execute(_INSERT_LOG, rows)
     tx.changed(JOBS, job_id)
 
 
@@ -214,7 +249,8 @@ def delete_job(tx: Transaction, job_id: str) -> None:
 
 
 def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
-    if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **_columns(new)}).rowcount:
+    values = {f"new_{name}": value for name, value in _columns(new).items()}
+    if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **values}).rowcount:
         return False
     tx.changed(JOBS, old.id)
     if new.history:
@@ -236,12 +272,9 @@ def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
 
 
 def _columns(job: Job) -> dict[str, Any]:
+    """What may change in a job's life, by column."""
     failure = job.failure or Failure("", "")
     return {
-        "spec": job.spec,
-        "creator": job.creator,
-        "max_restarts": job.max_restarts,
-        "max_checkpoints": job.max_checkpoints,
         "state": job.state.value,
         "cancel_requested": job.cancel_requested,
         "attempt": job.attempt,
@@ -254,7 +287,6 @@ def _columns(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "checkpoint": job.checkpoint,
         "effective_trainer": dict(job.effective_trainer),
-        "create_time": job.create_time,
         "start_time": job.start_time,
         "end_time": job.end_time,
     }
