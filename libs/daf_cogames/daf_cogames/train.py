@@ -94,13 +94,14 @@ def train(
     on_progress: Callable[[Progress], None],
     on_checkpoint: Callable[[SavedCheckpoint], None],
     stop: Callable[[], StopReason | None],
+    on_start: Callable[[EffectiveConfiguration], None] = lambda configuration: None,
 ) -> Outcome:
     """Train to the end, until `stop` gives a reason (then the update under way is finished), or until it diverges.
 
-    The callbacks are called in this thread, between updates; what they raise ends training and is raised. A checkpoint
-    is saved every `checkpoint_interval_updates` and at the end. Raises PlanError, MissionError, PolicyError,
-    WeightsError, and OSError where a checkpoint cannot be written. Seeds the global random generators and sets the
-    number of torch's threads: the process is meant to do nothing else.
+    The callbacks are called in this thread, between updates (`on_start` before the first); what they raise ends
+    training and is raised. A checkpoint is saved every `checkpoint_interval_updates` and at the end. Raises PlanError,
+    MissionError, PolicyError, WeightsError, and OSError where a checkpoint cannot be written. Seeds the global random
+    generators and sets the number of torch's threads: the process is meant to do nothing else.
     """
     _check(plan)
     configs = [build_mission(mission) for mission in plan.missions]
@@ -110,6 +111,7 @@ def train(
         agent_steps=plan.agent_steps,
         missions=len(plan.missions),
         progress_interval_s=plan.progress_interval_s,
+        on_start=on_start,
         on_progress=on_progress,
         on_checkpoint=on_checkpoint,
         stop=stop,

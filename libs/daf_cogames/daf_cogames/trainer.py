@@ -104,13 +104,15 @@ class Run:
     """What a trainer needs to know that cogames does not pass on. The trainer puts itself into `trainer`.
 
     settings: trainer parameters by their name in PuffeRL's config; recurrent: what the policy says of itself, None
-    where it says nothing; stop: asked after every update, the trainer leaves if the answer is not None.
+    where it says nothing; on_start: called right before the first environment step; stop: asked after every update,
+    the trainer leaves if the answer is not None.
     """
 
     settings: Mapping[str, Value]
     agent_steps: int
     missions: int
     progress_interval_s: float
+    on_start: Callable[[EffectiveConfiguration], None]
     on_progress: Callable[[Progress], None]
     on_checkpoint: Callable[[SavedCheckpoint], None]
     stop: Callable[[], StopReason | None]
@@ -141,6 +143,7 @@ class Trainer(pufferl.PuffeRL):
         self._last_metrics: Mapping[str, float] = {}
         self._learning_rate = self.configuration.optimizer["learning_rate"]
         self._reported_at, self._reported_steps = time.monotonic(), 0
+        run.on_start(self.configuration)
 
     def train(self) -> None:
         self._learning_rate = self.optimizer.param_groups[0]["lr"]

@@ -43,10 +43,11 @@ class Outbox:
             self._progress = progress
             self._samples.append(sample)
 
-    def set_effective(self, values: Mapping[str, Scalar]) -> None:
-        """What the live trainer trains with."""
+    def add_start(self, total_agent_steps: int, effective: Mapping[str, Scalar]) -> None:
+        """The first environment step is about to be taken; what the live trainer trains with."""
         with self._lock:
-            self._effective = values
+            self._progress = TrainingProgress(total_agent_steps=total_agent_steps)
+            self._effective = effective
 
     def add_log(self, text: str) -> None:
         """Lines that were printed."""
@@ -98,7 +99,8 @@ class Reporter:
         self.outbox = Outbox()
         self._stub, self._attempt, self._interval = stub, attempt, interval_seconds
         self._sequence = 0
-        self._finished = threading.Event()
+        self._due = threading.Event()
+        self._finished = False
         self._stop = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -106,6 +108,10 @@ class Reporter:
     def start(self) -> None:
         """Begins to report."""
         self._thread.start()
+
+    def report_now(self) -> None:
+        """Sends what there is without waiting for the interval to end."""
+        self._due.set()
 
     def told_to_stop(self) -> bool:
         """Whether the service wants training to end.
@@ -125,16 +131,20 @@ class Reporter:
             Superseded, GaveUp, DafError: it never will.
         """
         self.outbox.finish(outcome)
-        self._finished.set()
+        self._finished = True
+        self._due.set()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
 
     def _run(self) -> None:
         try:
-            while not self._finished.wait(self._interval):
+            finished = False
+            while not finished:
+                self._due.wait(self._interval)
+                self._due.clear()
+                finished = self._finished
                 self._send_all()
-            self._send_all()
         except Exception as error:
             self._failure = error
 

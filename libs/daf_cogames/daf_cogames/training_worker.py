@@ -158,15 +158,14 @@ def _download(location: ArtifactLocation, cache: Path) -> Path:
 
 def _train(plan: TrainingPlan, reporter: Reporter, terminating: threading.Event) -> Outcome:
     logger.info("training %s for %d agent steps", plan.policy.class_path, plan.agent_steps)
-    first = True
+
+    def on_start(configuration: EffectiveConfiguration) -> None:
+        for note in configuration.notes:
+            logger.warning("%s", note)
+        reporter.outbox.add_start(configuration.agent_steps, effective_values(configuration))
+        reporter.report_now()
 
     def on_progress(progress: Progress) -> None:
-        nonlocal first
-        if first:
-            for note in progress.configuration.notes:
-                logger.warning("%s", note)
-            reporter.outbox.set_effective(effective_values(progress.configuration))
-            first = False
         reporter.outbox.add_progress(_progress_message(progress), _sample(progress))
 
     def stop() -> StopReason | None:
@@ -174,7 +173,9 @@ def _train(plan: TrainingPlan, reporter: Reporter, terminating: threading.Event)
             return StopReason.CANCELLED
         return StopReason.PREEMPTED if terminating.is_set() else None
 
-    outcome = train(plan, on_progress=on_progress, on_checkpoint=reporter.outbox.add_checkpoint, stop=stop)
+    outcome = train(
+        plan, on_start=on_start, on_progress=on_progress, on_checkpoint=reporter.outbox.add_checkpoint, stop=stop
+    )
     logger.info("training %s at update %d, agent step %d", outcome.ending.value, outcome.update, outcome.agent_steps)
     return outcome
 

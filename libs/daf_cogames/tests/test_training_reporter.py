@@ -42,9 +42,9 @@ def take_all(outbox: Outbox) -> list[tuple[pb.ReportTrainingRequest, SavedCheckp
 def test_everything_is_reported_once_and_the_outcome_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_reporter, "MAX_SAMPLES", 2)
     outbox = Outbox()
+    outbox.add_start(1000, {"learning_rate": 0.1})
     for update in range(1, 6):
         outbox.add_progress(TrainingProgress(update=update), pb.MetricSample(update=update))
-    outbox.set_effective({"learning_rate": 0.1})
     outbox.add_checkpoint(saved(1))
     outbox.add_checkpoint(saved(2))
     outbox.finish(pb.TrainingOutcome())
