@@ -81,13 +81,11 @@ class EvaluationController:
 
     async def save(self, changes: Mapping[str, tuple[Evaluation, Evaluation]]) -> None:
         """See `Controller.save`."""
-        await self._store.run(store.save, changes, self._clock.now())
+        startable = await self._store.run(store.save, changes, self._clock.now(), self._settings.evaluation_slots)
         for old, new in changes.values():
             if new.state is not old.state:
                 RESOURCES.labels("evaluation", new.state.value).inc()
-        if any(old.replicas and not new.replicas for old, new in changes.values()):
-            waiting = await self._store.read(store.claims)
-            self._enqueue(*(claim.id for claim in waiting if not claim.held))
+        self._enqueue(*startable)
 
     async def perform(self, key: str, row: Evaluation, action: Action) -> None:
         """See `Controller.perform`."""

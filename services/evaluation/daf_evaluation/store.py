@@ -1,4 +1,4 @@
-"""Every statement that touches the tables of the evaluation service."""
+"""The SQL of evaluations and their logs: transactions, each a plain function. That of their shards: `shard_store`."""
 
 from __future__ import annotations
 
@@ -10,39 +10,78 @@ from typing import Any
 import sqlalchemy as sa
 
 from daf_common.store import Transaction
+from daf_evaluation import shard_store
 from daf_evaluation.evaluations import Evaluation, Failure, State
-from daf_evaluation.shards import Shard, ShardState, progress
-from daf_evaluation.slots import Claim
+from daf_evaluation.shards import Shard, ShardState
+from daf_evaluation.slots import Claim, grant
 from daf_evaluation.tables import EVALUATIONS, HISTORY, LOGS, SHARDS
 
 KIND = "evaluation"
 """What tombstones call an evaluation."""
 
+# The statements of every evaluation's path are built once: building one costs several times what running it does.
+_WANTED = EVALUATIONS.c.id == sa.bindparam("wanted")
 _LIVE = EVALUATIONS.c.state.in_([state.value for state in State if not state.ended])
+_FIND = sa.select(EVALUATIONS).where(_WANTED)
+_FIND_SEVERAL = (
+    sa.select(EVALUATIONS)
+    .where(EVALUATIONS.c.id.in_(sa.bindparam("wanted", expanding=True)))
+    .order_by(EVALUATIONS.c.number)
+)
+_CHANGED = (
+    sa.select(EVALUATIONS)
+    .where(EVALUATIONS.c.revision > sa.bindparam("after"))
+    .order_by(EVALUATIONS.c.revision, EVALUATIONS.c.number)
+)
+_ONE_CHANGED = _CHANGED.where(_WANTED)
+_UNCLEANED = sa.select(EVALUATIONS.c.id).where(EVALUATIONS.c.cleaned.is_(False)).order_by(EVALUATIONS.c.number)
+_CLAIMS = (
+    sa.select(
+        EVALUATIONS.c.id,
+        EVALUATIONS.c.replicas,
+        EVALUATIONS.c.workers,
+        sa.select(sa.func.count())
+        .where(SHARDS.c.evaluation == EVALUATIONS.c.id, SHARDS.c.state != ShardState.DONE.value)
+        .scalar_subquery()
+        .label("shards"),
+    )
+    .where(_LIVE)
+    .order_by(EVALUATIONS.c.number)
+)
+_INSERT = sa.insert(EVALUATIONS)
+_SWAP = sa.update(EVALUATIONS).where(_WANTED, EVALUATIONS.c.revision == sa.bindparam("expected"))
+_BEGIN = sa.update(EVALUATIONS).where(_WANTED, EVALUATIONS.c.state == State.PENDING.value)
+_COUNT = sa.update(EVALUATIONS).where(_WANTED).values(done=EVALUATIONS.c.done + sa.bindparam("more"))
+_NOTE_TRANSITION = sa.insert(HISTORY)
 
 
 def insert(tx: Transaction, evaluation: Evaluation, shards: Sequence[Shard]) -> None:
     """Adds an evaluation; its number is the database's to choose."""
-    row = _to_row(evaluation)
-    del row["number"]
-    tx.execute(sa.insert(EVALUATIONS).values(row))
-    tx.execute(
-        sa.insert(SHARDS),
-        [{**vars(shard), "state": shard.state.value, "evaluation": evaluation.id} for shard in shards],
-    )
-    _record_transition(tx, evaluation.id, "", evaluation, evaluation.create_time)
+    fixed = {
+        "id": evaluation.id,
+        "spec": evaluation.spec,
+        "agents": list(evaluation.agents),
+        "total": evaluation.total,
+        "workers": evaluation.workers,
+        "token": evaluation.token,
+        "creator": evaluation.creator,
+        "create_time": evaluation.create_time,
+    }
+    tx.execute(_INSERT, {**fixed, **_progress(evaluation)})
+    shard_store.insert(tx, evaluation.id, shards)
+    _note_transition(tx, evaluation.id, "", evaluation, evaluation.create_time)
     tx.changed(EVALUATIONS, evaluation.id)
 
 
 def get(tx: Transaction, id: str) -> Evaluation | None:
     """One evaluation."""
-    return load(tx, [id]).get(id)
+    row = tx.execute(_FIND, {"wanted": id}).first()
+    return _from_row(row) if row else None
 
 
 def load(tx: Transaction, ids: Sequence[str]) -> dict[str, Evaluation]:
-    """Evaluations by id; those that are gone are left out."""
-    rows = tx.execute(sa.select(EVALUATIONS).where(EVALUATIONS.c.id.in_(ids)))
-    return {row.id: _from_row(row) for row in rows}
+    """Evaluations by id, in their order; those that are gone are left out."""
+    return {row.id: _from_row(row) for row in tx.execute(_FIND_SEVERAL, {"wanted": list(ids)})}
 
 
 def page(tx: Transaction, below: int | None, size: int) -> list[Evaluation]:
@@ -55,42 +94,80 @@ def page(tx: Transaction, below: int | None, size: int) -> list[Evaluation]:
 
 def changed_since(tx: Transaction, revision: int, id: str = "") -> list[Evaluation]:
     """Evaluations, or one, that changed after a revision."""
-    query = sa.select(EVALUATIONS).where(EVALUATIONS.c.revision > revision).order_by(EVALUATIONS.c.revision)
     if id:
-        query = query.where(EVALUATIONS.c.id == id)
-    return [_from_row(row) for row in tx.execute(query)]
+        rows = tx.execute(_ONE_CHANGED, {"after": revision, "wanted": id})
+    else:
+        rows = tx.execute(_CHANGED, {"after": revision})
+    return [_from_row(row) for row in rows]
 
 
 def live(tx: Transaction) -> list[str]:
     """Evaluations that need looking at, in their order: those not ended and those not cleaned up."""
-    query = sa.select(EVALUATIONS.c.id).where(EVALUATIONS.c.cleaned.is_(False)).order_by(EVALUATIONS.c.number)
-    return list(tx.execute(query).scalars())
+    return list(tx.execute(_UNCLEANED).scalars())
 
 
 def claims(tx: Transaction) -> list[Claim]:
     """What every evaluation that has not ended has or wants of the slots, in their order."""
-    unfinished = (
-        sa.select(sa.func.count())
-        .where(SHARDS.c.evaluation == EVALUATIONS.c.id, SHARDS.c.state != ShardState.DONE.value)
-        .scalar_subquery()
-    )
-    columns = (EVALUATIONS.c.id, EVALUATIONS.c.replicas, EVALUATIONS.c.workers, unfinished.label("shards"))
-    query = sa.select(*columns).where(_LIVE).order_by(EVALUATIONS.c.number)
-    return [Claim(row.id, row.replicas, min(row.workers, row.shards)) for row in tx.execute(query)]
+    return [Claim(row.id, row.replicas, min(row.workers, row.shards)) for row in tx.execute(_CLAIMS)]
 
 
-def save(tx: Transaction, changes: Mapping[str, tuple[Evaluation, Evaluation]], now: datetime) -> None:
-    """Stores evaluations (old, new), but for those that changed meanwhile."""
+def save(tx: Transaction, changes: Mapping[str, tuple[Evaluation, Evaluation]], now: datetime, slots: int) -> list[str]:
+    """Stores evaluations (old, new), but for those that changed meanwhile.
+
+    Returns:
+        The evaluations that may start because others have given slots back; `slots` is how many there are.
+    """
+    freed = False
     for old, new in changes.values():
-        values = {column: value for column, value in _to_row(new).items() if value != _to_row(old)[column]}
-        swap = sa.update(EVALUATIONS).where(EVALUATIONS.c.id == old.id, EVALUATIONS.c.revision == old.revision)
-        if not tx.execute(swap.values(values)).rowcount:
+        if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **_progress(new)}).rowcount:
             continue
         if new.state is not old.state:
-            _record_transition(tx, old.id, old.state.value, new, now)
+            _note_transition(tx, old.id, old.state.value, new, now)
         if old.replicas and not new.replicas:
-            _release_all(tx, old.id)
+            shard_store.release_all(tx, old.id)
+            freed = True
         tx.changed(EVALUATIONS, old.id)
+    return list(grant(slots, claims(tx))) if freed else []
+
+
+def take_shard(
+    tx: Transaction, evaluation: Evaluation, holder: str, now: datetime, silent: Sequence[Shard] = ()
+) -> tuple[Shard | None, Sequence[Shard]]:
+    """Leases a shard to a worker.
+
+    Args:
+        tx: the transaction.
+        evaluation: as it is now.
+        holder: the worker.
+        now: the time.
+        silent: shards to be taken from their holders first, unless these have reported meanwhile.
+
+    Returns:
+        The shard; or None and the shards that others hold, none if all are done.
+    """
+    shard_store.release(tx, evaluation.id, silent)
+    shard = shard_store.lease(tx, evaluation.id, holder)
+    if shard is None:
+        return None, shard_store.leased(tx, evaluation.id)
+    if evaluation.state is State.PENDING:
+        _begin(tx, evaluation, now)
+    return shard, ()
+
+
+def report(tx: Transaction, id: str, number: int, holder: str, fence: int, indices: Iterable[int]) -> Shard | None:
+    """Stores that a holder lives and that episodes are recorded; None if its lease is not the newest.
+
+    Raises:
+        OutOfOrder: see `progress`.
+    """
+    shard = shard_store.held(tx, id, number, holder, fence)
+    if shard is None:
+        return None
+    reported = shard_store.report(tx, id, shard, indices)
+    if more := reported.recorded - shard.recorded:
+        tx.execute(_COUNT, {"wanted": id, "more": more})
+        tx.changed(EVALUATIONS, id)
+    return reported
 
 
 def request_cancel(tx: Transaction, id: str) -> Evaluation | None:
@@ -103,89 +180,20 @@ def request_cancel(tx: Transaction, id: str) -> Evaluation | None:
     return replace(evaluation, cancel_requested=True)
 
 
-def delete(tx: Transaction, id: str) -> None:
-    """Deletes an evaluation with all that belongs to it."""
-    tx.execute(sa.delete(EVALUATIONS).where(EVALUATIONS.c.id == id))
-    tx.execute(sa.delete(SHARDS).where(SHARDS.c.evaluation == id))
-    tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id))
-    tx.deleted(KIND, id)
-
-
-def leased(tx: Transaction, id: str) -> list[Shard]:
-    """The shards of an evaluation that workers hold."""
-    query = sa.select(SHARDS).where(SHARDS.c.evaluation == id, SHARDS.c.state == ShardState.LEASED.value)
-    return [_shard_from_row(row) for row in tx.execute(query)]
-
-
-def release(tx: Transaction, id: str, shards: Sequence[Shard]) -> None:
-    """Takes shards from their holders, but from those that have reported since."""
-    for shard in shards:
-        tx.execute(
-            sa.update(SHARDS)
-            .where(*_key(id, shard), SHARDS.c.beat == shard.beat, SHARDS.c.state == ShardState.LEASED.value)
-            .values(state=ShardState.OPEN.value, holder="")
-        )
-
-
-def lease(tx: Transaction, id: str, holder: str, now: datetime) -> Shard | None:
-    """Leases a free shard, if there is one; the one that the holder has already, if the answer to it was lost."""
-    query = (
-        sa.select(SHARDS)
-        .where(
-            SHARDS.c.evaluation == id,
-            sa.or_(
-                SHARDS.c.state == ShardState.OPEN.value,
-                sa.and_(SHARDS.c.state == ShardState.LEASED.value, SHARDS.c.holder == holder),
-            ),
-        )
-        .order_by(SHARDS.c.state, SHARDS.c.number)  # "leased" comes before "open"
-        .limit(8)
-    )
-    for free in [_shard_from_row(row) for row in tx.execute(query)]:
-        if free.state is ShardState.LEASED:
-            return free
-        taken = replace(free, state=ShardState.LEASED, holder=holder, fence=free.fence + 1, beat=free.beat + 1)
-        if _swap(tx, id, free, taken):
-            _begin(tx, id, now)
-            return taken
-    return None
-
-
-def held(tx: Transaction, id: str, number: int, holder: str, fence: int) -> Shard | None:
-    """A shard if this lease of it is the newest; kept from other transactions until the end of this one."""
-    query = sa.select(SHARDS).where(SHARDS.c.evaluation == id, SHARDS.c.number == number).with_for_update()
-    row = tx.execute(query).first()
-    shard = _shard_from_row(row) if row else None
-    return shard if shard and shard.holder == holder and shard.fence == fence else None
-
-
-def report(tx: Transaction, id: str, number: int, holder: str, fence: int, indices: Iterable[int]) -> Shard | None:
-    """Stores that a holder lives and that episodes are recorded; None if its lease is not the newest.
-
-    Raises:
-        OutOfOrder: see `progress`.
-    """
-    shard = held(tx, id, number, holder, fence)
-    if shard is None:
-        return None
-    recorded = progress(shard, indices)
-    # A finished shard stays its last holder's, so that a report that is repeated is not taken for a stale one.
-    state = ShardState.DONE if recorded == shard.count else shard.state
-    reported = replace(shard, state=state, beat=shard.beat + 1, recorded=recorded)
-    _swap(tx, id, shard, reported)
-    if recorded > shard.recorded:
-        more = EVALUATIONS.c.done + (recorded - shard.recorded)
-        tx.execute(sa.update(EVALUATIONS).where(EVALUATIONS.c.id == id).values(done=more))
-        tx.changed(EVALUATIONS, id)
-    return reported
-
-
 def note_failure(tx: Transaction, id: str, failure: Failure) -> None:
     """Notes why an evaluation cannot go on, unless it has ended; the first reason counts."""
     unharmed = sa.and_(_LIVE, EVALUATIONS.c.failure.is_(None))
     note = sa.update(EVALUATIONS).where(EVALUATIONS.c.id == id, unharmed).values(failure=vars(failure))
     if tx.execute(note).rowcount:
         tx.changed(EVALUATIONS, id)
+
+
+def delete(tx: Transaction, id: str) -> None:
+    """Deletes an evaluation with all that belongs to it."""
+    tx.execute(sa.delete(EVALUATIONS).where(EVALUATIONS.c.id == id))
+    tx.execute(sa.delete(SHARDS).where(SHARDS.c.evaluation == id))
+    tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id))
+    tx.deleted(KIND, id)
 
 
 def add_logs(tx: Transaction, id: str, attempt: int, contents: Mapping[int, bytes]) -> None:
@@ -205,70 +213,61 @@ def logs(tx: Transaction, id: str) -> dict[tuple[int, int], bytes]:
     return {(row.attempt, row.replica): bytes(row.content) for row in rows}
 
 
-def _begin(tx: Transaction, id: str, now: datetime) -> None:
-    evaluation = get(tx, id)
-    if evaluation is None or evaluation.state is not State.PENDING:
-        return
+def _begin(tx: Transaction, evaluation: Evaluation, now: datetime) -> None:
     begun = evaluation.to(State.RUNNING, now)
-    values = {"state": begun.state.value, "start_time": begun.start_time}
-    swap = sa.update(EVALUATIONS).where(EVALUATIONS.c.id == id, EVALUATIONS.c.state == State.PENDING.value)
-    if tx.execute(swap.values(values)).rowcount:
-        _record_transition(tx, id, State.PENDING.value, begun, now)
-        tx.changed(EVALUATIONS, id)
+    values = {"wanted": evaluation.id, "state": begun.state.value, "start_time": begun.start_time}
+    if tx.execute(_BEGIN, values).rowcount:
+        _note_transition(tx, evaluation.id, State.PENDING.value, begun, now)
+        tx.changed(EVALUATIONS, evaluation.id)
 
 
-def _release_all(tx: Transaction, id: str) -> None:
-    """All workers have ended: nobody need wait for their leases."""
-    tx.execute(
-        sa.update(SHARDS)
-        .where(SHARDS.c.evaluation == id, SHARDS.c.state == ShardState.LEASED.value)
-        .values(state=ShardState.OPEN.value, holder="")
+def _note_transition(tx: Transaction, id: str, old: str, new: Evaluation, now: datetime) -> None:
+    reason = new.failure.reason if new.failure and new.state is State.FAILED else ""
+    row = {"name": id, "from_state": old, "to_state": new.state.value, "reason": reason[:60], "time": now}
+    tx.execute(_NOTE_TRANSITION, row)
+
+
+def _progress(evaluation: Evaluation) -> dict[str, Any]:
+    """The columns that change; the revision is the store's."""
+    return {
+        "state": evaluation.state.value,
+        "cancel_requested": evaluation.cancel_requested,
+        "failure": vars(evaluation.failure) if evaluation.failure else None,
+        "done": evaluation.done,
+        "attempt": evaluation.attempt,
+        "replicas": evaluation.replicas,
+        "digest": evaluation.digest,
+        "start_time": evaluation.start_time,
+        "end_time": evaluation.end_time,
+        "cleaned": evaluation.cleaned,
+    }
+
+
+def _from_row(row: sa.Row[Any]) -> Evaluation:
+    return Evaluation(
+        number=row.number,
+        id=row.id,
+        spec=bytes(row.spec),
+        agents=tuple(row.agents),
+        total=row.total,
+        workers=row.workers,
+        token=row.token,
+        creator=row.creator,
+        create_time=_utc(row.create_time),
+        state=State(row.state),
+        cancel_requested=row.cancel_requested,
+        failure=Failure(**row.failure) if row.failure else None,
+        done=row.done,
+        attempt=row.attempt,
+        replicas=row.replicas,
+        digest=row.digest,
+        start_time=_utc(row.start_time) if row.start_time else None,
+        end_time=_utc(row.end_time) if row.end_time else None,
+        cleaned=row.cleaned,
+        revision=row.revision,
     )
 
 
-def _swap(tx: Transaction, id: str, old: Shard, new: Shard) -> bool:
-    values = {column: value for column, value in vars(new).items() if value != getattr(old, column)}
-    if "state" in values:
-        values["state"] = new.state.value
-    swap = sa.update(SHARDS).where(*_key(id, old), SHARDS.c.holder == old.holder, SHARDS.c.beat == old.beat)
-    return bool(tx.execute(swap.values(values)).rowcount)
-
-
-def _key(id: str, shard: Shard) -> tuple[sa.ColumnElement[bool], ...]:
-    return SHARDS.c.evaluation == id, SHARDS.c.number == shard.number, SHARDS.c.fence == shard.fence
-
-
-def _record_transition(tx: Transaction, id: str, old: str, new: Evaluation, now: datetime) -> None:
-    reason = new.failure.reason if new.failure and new.state is State.FAILED else ""
-    row = {"name": id, "from_state": old, "to_state": new.state.value, "reason": reason[:60], "time": now}
-    tx.execute(sa.insert(HISTORY).values(row))
-
-
-def _to_row(evaluation: Evaluation) -> dict[str, Any]:
-    row = {**vars(evaluation), "state": evaluation.state.value, "agents": list(evaluation.agents)}
-    row["failure"] = vars(evaluation.failure) if evaluation.failure else None
-    del row["revision"]  # the store's
-    return row
-
-
-def _from_row(row: Any) -> Evaluation:
-    values = dict(row._mapping)
-    values["state"] = State(values["state"])
-    values["agents"] = tuple(values["agents"])
-    values["failure"] = Failure(**values["failure"]) if values["failure"] else None
-    for column in ("create_time", "start_time", "end_time"):
-        values[column] = _utc(values[column])
-    return Evaluation(**values)
-
-
-def _utc(time: datetime | None) -> datetime | None:
+def _utc(time: datetime) -> datetime:
     """SQLite drops the zone, which is always UTC; PostgreSQL answers in its own."""
-    if time is None or time.tzinfo is None:
-        return time and time.replace(tzinfo=UTC)
-    return time.astimezone(UTC)
-
-
-def _shard_from_row(row: Any) -> Shard:
-    values = dict(row._mapping)
-    del values["evaluation"]
-    return Shard(**{**values, "state": ShardState(values["state"])})
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

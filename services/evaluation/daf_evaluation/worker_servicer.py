@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daf_common import names
@@ -13,7 +13,7 @@ from daf_common.clock import Clock
 from daf_common.errors import Aborted, InvalidArgument, NotFound, PermissionDenied
 from daf_common.leases import Observer
 from daf_common.store import Store, Transaction
-from daf_evaluation import convert, store
+from daf_evaluation import convert, shard_store, store
 from daf_evaluation.evaluations import Evaluation
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.shards import OutOfOrder, Shard, ShardState, progress
@@ -49,11 +49,17 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
 
     async def LeaseShard(self, request: pb.LeaseShardRequest, context: Any) -> pb.LeaseShardResponse:
         id, holder = _identify(request.worker)
-        evaluation = _checked(await self._store.read(store.get, id), request.worker)
+
+        def take(tx: Transaction) -> tuple[Evaluation, Shard | None, Sequence[Shard]]:
+            evaluation = _checked(store.get(tx, id), request.worker)
+            if evaluation.idle:
+                return evaluation, None, ()
+            return evaluation, *store.take_shard(tx, evaluation, holder, self._clock.now())
+
+        evaluation, shard, others = await self._store.run(take)
         if evaluation.idle:
             return pb.LeaseShardResponse(finished=True)
-        shard = await self._store.run(store.lease, id, holder, self._clock.now())
-        response = await self._answer(evaluation, holder, shard)
+        response = await self._answer(evaluation, holder, shard, others)
         if request.first and not response.finished:
             spec = convert.read_spec(evaluation)
             response.spec.CopyFrom(convert.resolved(spec))
@@ -63,11 +69,11 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
     async def ReportShard(self, request: pb.ReportShardRequest, context: Any) -> pb.ReportShardResponse:
         id, holder = _identify(request.worker)
 
-        def look(tx: Transaction) -> tuple[Evaluation | None, Shard | None]:
-            return store.get(tx, id), store.held(tx, id, request.shard, holder, request.fence)
+        def look(tx: Transaction) -> tuple[Evaluation, Shard | None]:
+            evaluation = _checked(store.get(tx, id), request.worker)
+            return evaluation, shard_store.held(tx, id, request.shard, holder, request.fence)
 
-        found, shard = await self._store.read(look)
-        evaluation = _checked(found, request.worker)
+        evaluation, shard = await self._store.read(look)
         if evaluation.idle and not (shard and shard.state is ShardState.DONE):
             return pb.ReportShardResponse(stop=True)
         if shard is None:
@@ -81,32 +87,29 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
             self._enqueue(id)
             return pb.ReportShardResponse(stop=True)
 
-        def write(tx: Transaction) -> tuple[Shard | None, Shard | None]:
-            reported = store.report(tx, id, request.shard, holder, request.fence, indices)
-            going_on = reported is not None and request.done
-            return reported, store.lease(tx, id, holder, self._clock.now()) if going_on else None
+        def write(tx: Transaction) -> tuple[Shard | None, Sequence[Shard]]:
+            if store.report(tx, id, request.shard, holder, request.fence, indices) is None:
+                raise _stale(request)
+            return store.take_shard(tx, evaluation, holder, self._clock.now()) if request.done else (None, ())
 
-        reported, following = await self._store.run(write)
-        if reported is None:
-            raise _stale(request)
+        following, others = await self._store.run(write)
         if not request.done:
             return pb.ReportShardResponse()
-        self._observer.forget(_lease_name(id, reported))
-        return pb.ReportShardResponse(next=await self._answer(evaluation, holder, following))
+        self._observer.forget(_lease_name(id, shard))
+        return pb.ReportShardResponse(next=await self._answer(evaluation, holder, following, others))
 
-    async def _answer(self, evaluation: Evaluation, holder: str, shard: Shard | None) -> pb.LeaseShardResponse:
-        """The answer to a worker for which a shard was free or not."""
-        if shard is None:
-            others = await self._store.read(store.leased, evaluation.id)
-            if not others:
-                self._enqueue(evaluation.id)
-                return pb.LeaseShardResponse(finished=True)
-            if silent := [other for other in others if self._is_silent(evaluation.id, other)]:
-                await self._store.run(store.release, evaluation.id, silent)
-                shard = await self._store.run(store.lease, evaluation.id, holder, self._clock.now())
-        if shard is None:
+    async def _answer(
+        self, evaluation: Evaluation, holder: str, shard: Shard | None, others: Sequence[Shard]
+    ) -> pb.LeaseShardResponse:
+        """The answer to a worker that got a shard, or for which none was free while others hold theirs."""
+        if shard is None and (silent := [other for other in others if self._is_silent(evaluation.id, other)]):
+            shard, others = await self._store.run(store.take_shard, evaluation, holder, self._clock.now(), silent)
+        if shard is not None:
+            return pb.LeaseShardResponse(lease=convert.to_lease(evaluation, shard, self._heartbeat_seconds))
+        if others:
             return pb.LeaseShardResponse(retry_seconds=RETRY_SECONDS)
-        return pb.LeaseShardResponse(lease=convert.to_lease(evaluation, shard, self._heartbeat_seconds))
+        self._enqueue(evaluation.id)
+        return pb.LeaseShardResponse(finished=True)
 
     def _is_silent(self, id: str, shard: Shard) -> bool:
         return self._observer.expired(_lease_name(id, shard), shard.fence, shard.beat, self._clock.monotonic())
