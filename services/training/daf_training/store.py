@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -15,8 +14,9 @@ from daf_common.store import Transaction
 from daf_training.attempts import admit, check_not_ended
 from daf_training.checkpoint_store import add_checkpoints, drop_checkpoints
 from daf_training.checkpoints import CheckpointRow
-from daf_training.jobs import OCCUPYING, Failure, Job, JobState, Report, take_report
+from daf_training.jobs import OCCUPYING, Job, JobState, Report, take_report
 from daf_training.logs import TRUNCATED, pieces
+from daf_training.rows import changing_columns, job_columns, to_job
 from daf_training.tables import JOBS, LOG_PIECES, TRANSITIONS
 
 KIND = "trainingJob"
@@ -76,22 +76,14 @@ def add_job(tx: Transaction, job: Job) -> None:
     """
     if find_job(tx, job.id) is not None:
         raise AlreadyExists(f"there is a training job {job.id} already: choose another id, or none")
-    frozen = {
-        "id": job.id,
-        "spec": job.spec,
-        "creator": job.creator,
-        "max_restarts": job.max_restarts,
-        "max_checkpoints": job.max_checkpoints,
-        "create_time": job.create_time,
-    }
-    tx.execute(_INSERT, {**frozen, **_columns(job)})
+    tx.execute(_INSERT, job_columns(job))
     tx.changed(JOBS, job.id)
 
 
 def find_job(tx: Transaction, job_id: str, lock: bool = False) -> Job | None:
     """One job; with `lock`, nobody else changes it until the end of the transaction."""
     row = tx.execute(_FIND_AND_LOCK if lock else _FIND, {"wanted": job_id}).first()
-    return _job(row) if row else None
+    return to_job(row) if row else None
 
 
 def get_job(tx: Transaction, job_id: str, lock: bool = False) -> Job:
@@ -109,7 +101,7 @@ def get_job(tx: Transaction, job_id: str, lock: bool = False) -> Job:
 def jobs_by_id(tx: Transaction, ids: Iterable[str]) -> dict[str, Job]:
     """Several jobs; those that are gone are left out."""
     rows = tx.execute(_FIND_SEVERAL, {"wanted": list(ids)})
-    return {row.id: _job(row) for row in rows}
+    return {row.id: to_job(row) for row in rows}
 
 
 def load_jobs(tx: Transaction, ids: Sequence[str], slots: int) -> Batch:
@@ -123,7 +115,7 @@ def page_of_jobs(tx: Transaction, before: int | None, limit: int) -> list[tuple[
     """Jobs with their numbers, newest first, from before a number."""
     query = sa.select(JOBS).order_by(JOBS.c.number.desc()).limit(limit)
     rows = tx.execute(query if before is None else query.where(JOBS.c.number < before))
-    return [(row.number, _job(row)) for row in rows]
+    return [(row.number, to_job(row)) for row in rows]
 
 
 def jobs_changed(job_id: str = "") -> Callable[[Transaction, int], list[Job]]:
@@ -131,8 +123,8 @@ def jobs_changed(job_id: str = "") -> Callable[[Transaction, int], list[Job]]:
 
     def read(tx: Transaction, revision: int) -> list[Job]:
         if job_id:
-            return [_job(row) for row in tx.execute(_ONE_CHANGED, {"after": revision, "wanted": job_id})]
-        return [_job(row) for row in tx.execute(_CHANGED, {"after": revision})]
+            return [to_job(row) for row in tx.execute(_ONE_CHANGED, {"after": revision, "wanted": job_id})]
+        return [to_job(row) for row in tx.execute(_CHANGED, {"after": revision})]
 
     return read
 
@@ -249,7 +241,7 @@ def delete_job(tx: Transaction, job_id: str) -> None:
 
 
 def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
-    values = {f"new_{name}": value for name, value in _columns(new).items()}
+    values = {f"new_{name}": value for name, value in changing_columns(new).items()}
     if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **values}).rowcount:
         return False
     tx.changed(JOBS, old.id)
@@ -269,55 +261,3 @@ def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
     if new.new_log:
         add_log(tx, new.id, old.attempt, 0, new.new_log)
     return True
-
-
-def _columns(job: Job) -> dict[str, Any]:
-    """What may change in a job's life, by column."""
-    failure = job.failure or Failure("", "")
-    return {
-        "state": job.state.value,
-        "cancel_requested": job.cancel_requested,
-        "attempt": job.attempt,
-        "token": job.token,
-        "reports": job.reports,
-        "log_bytes": job.log_bytes,
-        "failure_reason": failure.reason or None,
-        "failure_message": failure.message,
-        "failure_subject": failure.subject,
-        "progress": job.progress,
-        "checkpoint": job.checkpoint,
-        "effective_trainer": dict(job.effective_trainer),
-        "start_time": job.start_time,
-        "end_time": job.end_time,
-    }
-
-
-def _job(row: sa.Row[Any]) -> Job:
-    failed = row.failure_reason is not None
-    effective: Mapping[str, Any] = row.effective_trainer
-    return Job(
-        id=row.id,
-        spec=bytes(row.spec),
-        create_time=_utc(row.create_time),
-        creator=row.creator,
-        max_restarts=row.max_restarts,
-        max_checkpoints=row.max_checkpoints,
-        state=JobState(row.state),
-        cancel_requested=row.cancel_requested,
-        attempt=row.attempt,
-        token=row.token,
-        reports=row.reports,
-        log_bytes=row.log_bytes,
-        failure=Failure(row.failure_reason, row.failure_message, row.failure_subject) if failed else None,
-        progress=bytes(row.progress),
-        checkpoint=bytes(row.checkpoint),
-        effective_trainer=effective,
-        start_time=_utc(row.start_time) if row.start_time else None,
-        end_time=_utc(row.end_time) if row.end_time else None,
-        revision=row.revision,
-    )
-
-
-def _utc(time: datetime) -> datetime:
-    """SQLite forgets the time zone; all times are stored in UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

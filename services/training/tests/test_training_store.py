@@ -21,6 +21,7 @@ from daf_common.workloads import Observation, State
 from daf_protos.training.v1 import catalog_service_pb2 as pb
 from daf_training import store
 from daf_training.jobs import Job, JobState, cancel
+from daf_training.rows import job_columns
 from daf_training.sweeper import EXIT_SECONDS, Sweeper
 from daf_training.tables import MIGRATIONS, TABLES
 
@@ -97,7 +98,7 @@ async def test_the_sweeper_stops_and_removes_workloads_that_are_over(stack: Stac
 
 async def test_ten_thousand_waiting_jobs_do_not_slow_the_next_one(database: Store) -> None:
     def add_many(tx: Any) -> None:
-        row = store._columns(Job("x", b"spec", NOW))
+        row = job_columns(Job("x", b"spec", NOW))
         tx.execute(sa.insert(store.JOBS), [{**row, "id": f"j{number}"} for number in range(10_000)])
 
     await database.run(add_many)
