@@ -103,10 +103,18 @@ class LocalProcesses:
         directory = self._path(name)
         if (directory / "lock").exists() or (self._zygote is not None and self._zygote.has(str(directory))):
             return
-        await self.ready()
-        assert self._zygote is not None
-        directory.mkdir(mode=0o700, exist_ok=True)  # a service that died right here has not started anything
-        await self._zygote.fork(directory=str(directory), main=self._main, argv=list(arguments), env=dict(environment))
+        request = {"directory": str(directory), "main": self._main, "argv": list(arguments), "env": dict(environment)}
+        for last_attempt in (False, True):
+            await self.ready()
+            zygote = self._zygote
+            assert zygote is not None
+            directory.mkdir(mode=0o700, exist_ok=True)  # a service that died right here has not started anything
+            try:
+                return await zygote.fork(request)
+            except ProcessError:
+                # One that died before it was known to have died has not read the request: another takes it.
+                if last_attempt or not zygote.ended or (directory / "lock").exists():
+                    raise
 
     def names(self) -> list[str]:
         """Every process that was started and not removed, also by services before this one."""
@@ -218,15 +226,14 @@ class _Zygote:
         """Whether the zygote will still say how this process ended."""
         return directory in self._living
 
-    async def fork(self, *, directory: str, main: str, argv: list[str], env: dict[str, str]) -> None:
+    async def fork(self, request: Mapping[str, object]) -> None:
         self._requests += 1
-        number = self._requests
+        number, directory = self._requests, str(request["directory"])
         answer: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         self._living.add(directory)
         assert self._process.stdin is not None
-        request = {"id": number, "directory": directory, "main": main, "argv": argv, "env": env}
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.write(json.dumps({"id": number, **request}).encode() + b"\n")
         event = await answer
         if event["event"] != "started":
             self._living.discard(directory)
