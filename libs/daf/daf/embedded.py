@@ -6,6 +6,7 @@ import contextlib
 import enum
 import fcntl
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -151,7 +152,7 @@ class EmbeddedStack:
                 lines = log.read()[-20_000:].decode(errors="replace").splitlines()
         except OSError:
             lines = []
-        shown = [f"  {line[:300]}" for line in lines[-_LOG_LINES:]] or ["  (it printed nothing)"]
+        shown = [f"  {_said(line)[:300]}" for line in lines[-_LOG_LINES:]] or ["  (it printed nothing)"]
         return "\n".join([*shown, f"(from {self.log})"])
 
     @contextlib.contextmanager
@@ -183,3 +184,10 @@ class EmbeddedStack:
             return (self._run / name).read_text(encoding="utf-8").strip()
         except OSError:
             return ""
+
+
+def _said(line: str) -> str:
+    """What a line of the log says, without the rest of its record."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, IndexError):
+        return str(json.loads(line)["message"]).splitlines()[0]
+    return line

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError
@@ -34,9 +35,8 @@ class ArtifactStore:
             owner: the service that writes.
         """
         self.owner = owner
-        if url.startswith("file://"):
-            Path(url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
-        self._store = from_url(url)
+        local = url.startswith("file://")
+        self._store = LocalStore(unquote(urlsplit(url).path), mkdir=True) if local else from_url(url)
 
     async def put(self, content: bytes, media_type: str) -> Artifact:
         """Stores bytes; storing them twice is storing them once."""

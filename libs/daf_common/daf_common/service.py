@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -111,8 +112,13 @@ def run(settings: ServiceSettings, build: Callable[[Context], Sequence[Service]]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         context = Context(settings)
-        host = Host(context, build(context))
-        await host.start()
+        try:
+            host = Host(context, build(context))
+            await host.start()
+        except Exception as error:
+            log.critical("cannot start: %s", error, exc_info=True)
+            logging.shutdown()
+            os._exit(1)  # asyncio would wait for a subprocess that was being started, which never ends once cancelled
         await stopping.wait()
         log.info("stopping")
         await host.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,7 +48,7 @@ class ServiceSettings(BaseSettings):
             return self.database_url
         directory = self.home / "state"
         directory.mkdir(parents=True, exist_ok=True)
-        return f"sqlite:///{directory / service}.db"
+        return f"sqlite:///{quote(str(directory / service))}.db"
 
     def artifacts(self) -> str:
         """The URL of the artifact store."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 
 MAX_SOCKET_PATH = 100
 """The kernel's limit for the path of a unix socket is 107 bytes."""
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._~/@:+,=-]+")
+"""What a path may hold to stand in an address as it is: addresses are URIs."""
 
 
 class Home:
@@ -23,9 +27,10 @@ class Home:
         self.cache = self.directory / "cache"
 
     def socket(self) -> Path:
-        """The socket of the stack: in the home, or in the directory for temporary files if its path were too long."""
+        """The socket of the stack: in the home, or in the directory for temporary files if its path were too long or
+        could not stand in an address, as one with a space."""
         path = self.run / "daf.sock"
-        if len(str(path).encode()) <= MAX_SOCKET_PATH:
+        if len(str(path).encode()) <= MAX_SOCKET_PATH and _PLAIN_PATH.fullmatch(str(path)):
             return path
         short = hashlib.sha256(str(path).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"daf-{short}.sock"
