@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import grpc
 import pytest
 import sqlalchemy as sa
 
 from daf_common.channel import connect, raising
+from daf_common.errors import Internal, Unavailable
 from daf_common.faults import EXIT_CODE
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.deployment.v1.artifact_service_pb2 import UploadArtifactRequest
+from daf_protos.deployment.v1.artifact_service_pb2_grpc import ArtifactServiceStub
+from daf_protos.deployment.v1.deployment_service_pb2 import CreatePolicyVersionRequest, ListPolicyVersionsRequest
+from daf_protos.deployment.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 from daf_standalone.settings import Home
 from tests.requests import all_trials, finished_sweep, result_digest, sweep_request
@@ -127,3 +139,51 @@ async def test_one_percent_of_failing_calls_changes_nothing(tmp_path: Path, undi
     assert stack.deaths == 0
     assert set(events.values()) == {1}
     assert digest == undisturbed
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_version_whose_creation_was_killed_is_created_once(tmp_path: Path, when: str) -> None:
+    stack = Stack(tmp_path / "home")
+    stack.start(DAF_CRASH_AT=f"deployment.commit.{when}:1")
+    keeper = asyncio.create_task(stack.keep_alive())
+    try:
+        async with asyncio.timeout(60):
+            bundle = await persist(stack, upload)
+            request = CreatePolicyVersionRequest(
+                request_id="create", package_id="miner", version="1.0.0", bundle=bundle
+            )
+            await persist(stack, lambda channel: DeploymentServiceStub(channel).CreatePolicyVersion(request))
+            listing = ListPolicyVersionsRequest(parent="policyPackages/miner")
+            versions = await persist(stack, lambda channel: DeploymentServiceStub(channel).ListPolicyVersions(listing))
+    finally:
+        keeper.cancel()
+        stack.stop()
+
+    assert stack.deaths == 1
+    assert [version.version for version in versions.policy_versions] == ["1.0.0"]
+
+
+async def persist[T](stack: Stack, call: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
+    """Repeats a call until a living stack answers it."""
+    while True:
+        try:
+            async with connect(f"unix:{stack.home.socket()}") as channel:
+                return await raising(call(channel))
+        except (Unavailable, Internal):
+            await asyncio.sleep(0.1)
+
+
+async def upload(channel: grpc.aio.Channel) -> Artifact:
+    """Uploads the smallest bundle that is one."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("policy_spec.json", json.dumps({"class_path": "miner.Miner"}))
+        archive.writestr("miner.py", "class Miner: ...")
+    content = packed.getvalue()
+    wanted = Artifact(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), media_type="application/zip")
+
+    async def parts() -> AsyncIterator[UploadArtifactRequest]:
+        yield UploadArtifactRequest(artifact=wanted)
+        yield UploadArtifactRequest(chunk=content)
+
+    return (await ArtifactServiceStub(channel).UploadArtifact(parts())).artifact
