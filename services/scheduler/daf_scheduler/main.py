@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import grpc
 from daf_common.leases import Leader
 from daf_common.migrations import upgrade
 from daf_common.reconciler import Reconciler
-from daf_common.requests import REMEMBERED, forget
+from daf_common.requests import Forgetter
 from daf_common.service import Context, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
@@ -34,15 +32,13 @@ from daf_scheduler.trial_controller import TrialController
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-log = logging.getLogger(__name__)
-
 
 class Scheduler:
     """The service; see `daf_common.service.Service`."""
 
     def __init__(self, context: Context, settings: SchedulerSettings, store: Store) -> None:
         self.store = store
-        clock = self._clock = context.clock
+        clock = context.clock
         self._watcher = Watcher(store)
         self.leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
         self._jobs: ChildCache[TrainingSpec] = ChildCache(
@@ -76,7 +72,7 @@ class Scheduler:
         self._servicer = SchedulerServicer(
             store, self._watcher, clock, context.ids, self._enqueue_sweeps, self._enqueue_trials
         )
-        self._forgetter: asyncio.Task[None] | None = None
+        self._forgetter = Forgetter(store, clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""
@@ -91,7 +87,7 @@ class Scheduler:
         self.leader.start()
         self._trials.start()
         self._sweeps.start()
-        self._forgetter = asyncio.create_task(self._forget_requests(), name="scheduler-requests")
+        self._forgetter.start()
 
     @property
     def leads(self) -> bool:
@@ -100,9 +96,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """See `Service.stop`. Jobs and evaluations go on; they are found again by their names."""
-        if self._forgetter:
-            self._forgetter.cancel()
-            await asyncio.gather(self._forgetter, return_exceptions=True)
+        await self._forgetter.stop()
         await self._sweeps.stop()
         await self._trials.stop()
         await self._evaluations.stop()
@@ -119,14 +113,6 @@ class Scheduler:
 
     def _enqueue_sweeps(self, *ids: str) -> None:
         self._sweeps.enqueue(*ids)
-
-    async def _forget_requests(self) -> None:
-        while True:
-            try:
-                await self.store.run(forget, self._clock.now())
-            except Exception:  # the database is away: another hour does not matter
-                log.exception("old requests could not be forgotten")
-            await asyncio.sleep(REMEMBERED.total_seconds() / 24)
 
 
 def build(context: Context) -> Scheduler:

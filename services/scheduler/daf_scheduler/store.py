@@ -23,6 +23,28 @@ LEASE = "scheduler"
 _LIVE = [state.value for state in SweepState if state not in sweeps.TERMINAL]
 _TOTAL = SWEEPS.c.pending + SWEEPS.c.running + SWEEPS.c.succeeded + SWEEPS.c.failed + SWEEPS.c.cancelled
 
+# The statements of every trial's path are built once: building one costs as much as running it.
+_FIND = sa.select(SWEEPS).where(SWEEPS.c.id == sa.bindparam("wanted"))
+_CHANGED_SWEEPS = sa.select(SWEEPS).where(SWEEPS.c.revision > sa.bindparam("after"))
+_CHANGED_SWEEP = _CHANGED_SWEEPS.where(SWEEPS.c.id == sa.bindparam("of"))
+_CHANGED_TRIALS = (
+    sa.select(TRIALS).where(TRIALS.c.revision > sa.bindparam("after")).order_by(TRIALS.c.revision, TRIALS.c.number)
+)
+_CHANGED_TRIALS_OF_ONE = _CHANGED_TRIALS.where(TRIALS.c.sweep == sa.bindparam("of"))
+_PROPOSE = (
+    sa.update(SWEEPS)
+    .where(
+        SWEEPS.c.id == sa.bindparam("wanted"),
+        sa.bindparam("total") == _TOTAL,
+        SWEEPS.c.state == SweepState.RUNNING.value,
+        ~SWEEPS.c.cancel_requested,
+        ~SWEEPS.c.searched,
+    )
+    .values(pending=SWEEPS.c.pending + sa.bindparam("more"), searched=sa.bindparam("last"))
+)
+_INSERT_TRIALS = sa.insert(TRIALS)
+_INSERT_TRANSITIONS = sa.insert(TRANSITIONS)
+
 
 def add_sweep(tx: Transaction, sweep: Sweep) -> None:
     """Stores a new sweep.
@@ -46,7 +68,7 @@ def get_sweep(tx: Transaction, id: str) -> Sweep:
     Raises:
         NotFound: there is none.
     """
-    row = tx.execute(sa.select(SWEEPS).where(SWEEPS.c.id == id)).first()
+    row = tx.execute(_FIND, {"wanted": id}).first()
     if row is None:
         raise NotFound(f"there is no sweep {SWEEP.format(id)!r}")
     return to_sweep(row)
@@ -113,11 +135,12 @@ def list_trials(tx: Transaction, sweep: str, size: int, after: int) -> list[Tria
 
 def changes_after(tx: Transaction, revision: int, sweep: str | None) -> list[Sweep | Trial]:
     """What has changed since a revision, of one sweep or of all: sweeps, then trials by revision."""
-    of_sweeps = sa.select(SWEEPS).where(SWEEPS.c.revision > revision)
-    of_trials = sa.select(TRIALS).where(TRIALS.c.revision > revision).order_by(TRIALS.c.revision, TRIALS.c.number)
+    values: dict[str, int | str] = {"after": revision}
+    of_sweeps, of_trials = _CHANGED_SWEEPS, _CHANGED_TRIALS
     if sweep is not None:
-        of_sweeps, of_trials = of_sweeps.where(SWEEPS.c.id == sweep), of_trials.where(TRIALS.c.sweep == sweep)
-    return [*map(to_sweep, tx.execute(of_sweeps)), *map(to_trial, tx.execute(of_trials))]
+        values["of"] = sweep
+        of_sweeps, of_trials = _CHANGED_SWEEP, _CHANGED_TRIALS_OF_ONE
+    return [*map(to_sweep, tx.execute(of_sweeps, values)), *map(to_trial, tx.execute(of_trials, values))]
 
 
 def live_sweeps(tx: Transaction) -> list[str]:
@@ -127,7 +150,8 @@ def live_sweeps(tx: Transaction) -> list[str]:
 
 def load_sweeps(tx: Transaction, ids: Sequence[str]) -> dict[str, Sweep]:
     """Sweeps by id."""
-    return {row.id: to_sweep(row) for row in tx.execute(sa.select(SWEEPS).where(SWEEPS.c.id.in_(ids)))}
+    rows = [tx.execute(_FIND, {"wanted": id}).first() for id in ids]  # there are few at a time
+    return {row.id: to_sweep(row) for row in rows if row}
 
 
 def save_sweeps(tx: Transaction, changes: Iterable[tuple[Sweep, Sweep]], fence: int, now: datetime) -> list[str]:
@@ -152,15 +176,13 @@ def save_sweeps(tx: Transaction, changes: Iterable[tuple[Sweep, Sweep]], fence: 
 def add_trials(tx: Transaction, sweep: Sweep, new: Sequence[Trial], searched: bool, fence: int, now: datetime) -> bool:
     """Stores the next trials of a sweep, unless it was changed since; returns whether they are stored."""
     check_fence(tx, LEASE, fence)
-    same = (SWEEPS.c.id == sweep.id) & (sweep.counts.total == _TOTAL)
-    wanted = (SWEEPS.c.state == SweepState.RUNNING.value) & ~SWEEPS.c.cancel_requested & ~SWEEPS.c.searched
-    bump = sa.update(SWEEPS).where(same & wanted).values(pending=SWEEPS.c.pending + len(new), searched=searched)
-    if not tx.execute(bump).rowcount:
+    known = {"wanted": sweep.id, "total": sweep.counts.total}
+    if not tx.execute(_PROPOSE, {**known, "more": len(new), "last": searched}).rowcount:
         return False
     if new:
-        tx.execute(sa.insert(TRIALS), [trial_columns(trial) for trial in new])
+        tx.execute(_INSERT_TRIALS, [trial_columns(trial) for trial in new])
         events = [transition(TRIAL.format(trial.sweep, trial.number), None, trial, now) for trial in new]
-        tx.execute(sa.insert(TRANSITIONS), events)
+        tx.execute(_INSERT_TRANSITIONS, events)
         tx.changed(TRIALS, *(trial.id for trial in new))
     tx.changed(SWEEPS, sweep.id)
     return True

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,7 +14,7 @@ from daf_common.store import Transaction, check_fence
 from daf_scheduler import slots, sweeps, trials
 from daf_scheduler.rows import to_trial, transition, trial_columns
 from daf_scheduler.store import LEASE, load_sweeps
-from daf_scheduler.sweeps import Sweep
+from daf_scheduler.sweeps import Counts, Sweep
 from daf_scheduler.tables import SWEEPS, TRANSITIONS, TRIALS
 from daf_scheduler.trials import Trial, TrialState
 
@@ -32,7 +31,42 @@ _MUTABLE = (
     "end_time",
 )
 
-_LIVE = [state.value for state in TrialState if state not in trials.TERMINAL]
+# The statements of every trial's path are built once: building one costs as much as running it.
+_LIVE = (
+    sa.select(TRIALS.c.id)
+    .where(TRIALS.c.state.in_([state.value for state in TrialState if state not in trials.TERMINAL]))
+    .order_by(TRIALS.c.sweep, TRIALS.c.number)
+)
+_LIVE_OF_SWEEP = _LIVE.where(TRIALS.c.sweep == sa.bindparam("of"))
+_FIND_SEVERAL = sa.select(TRIALS).where(TRIALS.c.id.in_(sa.bindparam("wanted", expanding=True)))
+_WAITING = (
+    sa.select(TRIALS.c.id)
+    .where(TRIALS.c.sweep == sa.bindparam("of"), TRIALS.c.state == TrialState.PENDING.value)
+    .order_by(TRIALS.c.number)
+    .limit(sa.bindparam("at_most"))
+)
+_LOCK = (
+    sa.select(TRIALS.c.id, TRIALS.c.revision)
+    .where(TRIALS.c.id.in_(sa.bindparam("wanted", expanding=True)))
+    .with_for_update()
+)
+_UPDATE = (
+    sa.update(TRIALS)
+    .where(TRIALS.c.id == sa.bindparam("own"))
+    .values({name: sa.bindparam(f"new_{name}") for name in _MUTABLE})
+)
+_INSERT_TRANSITIONS = sa.insert(TRANSITIONS)
+_KINDS = [counter.name for counter in fields(Counts)]
+_COUNT = (
+    sa.update(SWEEPS)
+    .where(SWEEPS.c.id == sa.bindparam("own"))
+    .values({kind: SWEEPS.c[kind] + sa.bindparam(f"more_{kind}") for kind in _KINDS})
+)
+_SET_BEST = (
+    sa.update(SWEEPS)
+    .where(SWEEPS.c.id == sa.bindparam("own"))
+    .values(best_number=sa.bindparam("number"), best_objective=sa.bindparam("objective"))
+)
 
 
 @dataclass(frozen=True)
@@ -47,15 +81,13 @@ class Batch:
 
 def live_trials(tx: Transaction, sweep: str | None = None) -> list[str]:
     """Ids of the trials that have not ended, of one sweep or of all."""
-    query = sa.select(TRIALS.c.id).where(TRIALS.c.state.in_(_LIVE))
-    if sweep is not None:
-        query = query.where(TRIALS.c.sweep == sweep)
-    return list(tx.execute(query.order_by(TRIALS.c.sweep, TRIALS.c.number)).scalars())
+    rows = tx.execute(_LIVE) if sweep is None else tx.execute(_LIVE_OF_SWEEP, {"of": sweep})
+    return list(rows.scalars())
 
 
 def load_trials(tx: Transaction, ids: Sequence[str]) -> Batch:
     """Trials by id, with their sweeps and the free slots."""
-    found = {row.id: to_trial(row) for row in tx.execute(sa.select(TRIALS).where(TRIALS.c.id.in_(ids)))}
+    found = {row.id: to_trial(row) for row in tx.execute(_FIND_SEVERAL, {"wanted": list(ids)})}
     parents = load_sweeps(tx, sorted({trial.sweep for trial in found.values()}))
     granted: set[str] = set()
     for id in {trial.sweep for trial in found.values() if trial.state is TrialState.PENDING}:
@@ -82,17 +114,15 @@ def save_trials(tx: Transaction, changes: Iterable[tuple[Trial, Trial]], fence: 
     """
     check_fence(tx, LEASE, fence)
     pairs = {old.id: (old, new) for old, new in changes}
-    current = sa.select(TRIALS.c.id, TRIALS.c.revision).where(TRIALS.c.id.in_(pairs)).with_for_update()
-    unchanged = {row.id for row in tx.execute(current) if row.revision == pairs[row.id][0].revision}
+    current = tx.execute(_LOCK, {"wanted": list(pairs)})
+    unchanged = {row.id for row in current if row.revision == pairs[row.id][0].revision}
     saved = [pair for id, pair in pairs.items() if id in unchanged]
     if not saved:
         return Saved((), (), ())
-    columns: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in _MUTABLE}
-    update = sa.update(TRIALS).where(TRIALS.c.id == sa.bindparam("own")).values(columns)
     rows = [(new.id, trial_columns(new)) for _, new in saved]
-    tx.execute(update, [{"own": id, **{f"new_{name}": row[name] for name in _MUTABLE}} for id, row in rows])
+    tx.execute(_UPDATE, [{"own": id, **{f"new_{name}": row[name] for name in _MUTABLE}} for id, row in rows])
     events = [transition(TRIAL.format(new.sweep, new.number), old, new, now) for old, new in saved]
-    tx.execute(sa.insert(TRANSITIONS), events)
+    tx.execute(_INSERT_TRANSITIONS, events)
     tx.changed(TRIALS, *(new.id for _, new in saved))
     parents = load_sweeps(tx, sorted({new.sweep for _, new in saved}))
     updated = {id: _count(tx, sweep, [p for p in saved if p[1].sweep == id]) for id, sweep in parents.items()}
@@ -112,11 +142,11 @@ def _count(tx: Transaction, sweep: Sweep, saved: Sequence[tuple[Trial, Trial]]) 
         moved[sweeps.kind(new.state)] += 1
         if new.state is TrialState.SUCCEEDED and sweeps.better(best, new):
             best = replace(best, best_number=new.number, best_objective=new.objective)
-    values: dict[str, Any] = {kind: SWEEPS.c[kind] + change for kind, change in moved.items() if change}
+    if any(moved.values()):
+        tx.execute(_COUNT, {"own": sweep.id, **{f"more_{kind}": moved[kind] for kind in _KINDS}})
+        tx.changed(SWEEPS, sweep.id)
     if best is not sweep:
-        values |= {"best_number": best.best_number, "best_objective": best.best_objective}
-    if values:
-        tx.execute(sa.update(SWEEPS).where(SWEEPS.c.id == sweep.id).values(values))
+        tx.execute(_SET_BEST, {"own": sweep.id, "number": best.best_number, "objective": best.best_objective})
         tx.changed(SWEEPS, sweep.id)
     counts = {kind: getattr(sweep.counts, kind) + change for kind, change in moved.items()}
     return replace(best, counts=replace(sweep.counts, **counts))
@@ -126,5 +156,4 @@ def _next_waiting(tx: Transaction, sweep: Sweep) -> list[str]:
     free = slots.free(sweep.slots, sweep.counts.running)
     if not free:
         return []
-    own = (TRIALS.c.sweep == sweep.id) & (TRIALS.c.state == TrialState.PENDING.value)
-    return list(tx.execute(sa.select(TRIALS.c.id).where(own).order_by(TRIALS.c.number).limit(free)).scalars())
+    return list(tx.execute(_WAITING, {"of": sweep.id, "at_most": free}).scalars())
