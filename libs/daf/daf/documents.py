@@ -30,7 +30,7 @@ _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool",
 _DATE_TAG = "tag:yaml.org,2002:timestamp"  # given without a tag it is only a text that looks like a date
 
 
-class DocumentError(InvalidArgument, ValueError):
+class DocumentError(InvalidArgument):
     """A document that cannot be used. The message has one line for each problem: file, line, field, what to do."""
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from daf.follow import SweepView
 from daf.results import ScoreResult, SweepResult, SweepTrialResult
+from daf.tables import print_table, table
 from daf_common.values import Scalar, scalars
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.scheduler.v1.sweep_pb2 import Trial
@@ -28,6 +29,8 @@ _STYLES = {
     "running": "cyan",
 }
 _MAX_FINAL_ROWS = 50
+_MAX_FAILURES = 3
+_SCORES = "mean and 95 % interval"
 _LIVE_ORDER = (
     sweep_pb2.TRIAL_STATE_TRAINING,
     sweep_pb2.TRIAL_STATE_EVALUATING,
@@ -89,29 +92,30 @@ def headline(view: SweepView) -> Text:
 
 def live(view: SweepView, height: int) -> RenderableType:
     """A sweep that runs: the headline and the trials, running ones first, as many as a terminal holds."""
-    room = max(3, height - 6)
+    room = max(3, height - 6 - _MAX_FAILURES)
     trials = sorted(view.trials.values(), key=lambda trial: (_urgency(trial), -trial.number))
     shown = sorted(trials[:room], key=lambda trial: trial.number)
     names = short_names(name for trial in shown for name in trial.parameters)
-    table = _table(["#", "state", *names.values(), "progress", "steps/s", "training reward", "score"])
+    rows = table("#", "state", *names.values(), "done", "steps/s", Column("training reward"), "score")
     for trial in shown:
         parameters = scalars(trial.parameters)
         job = view.jobs.get(trial.training_job)
         state = trial_state(trial)
         best = " *" if trial.name == view.sweep.best_trial else ""
-        table.add_row(
+        rows.add_row(
             f"{trial.number}{best}",
             state_text(state),
             *(scalar_text(parameters[name]) if name in parameters else "-" for name in names),
-            progress(view, trial),
+            progress(view, trial).partition(" ")[0],
             number(job.progress.steps_per_second, 3) if job and state == "training" else "",
             number(job.progress.reward, 3) if job and job.progress.HasField("reward") else "",
-            _live_score(trial),
+            number(trial.score.mean) if trial.HasField("score") else "",
         )
     hidden = len(trials) - len(shown)
-    lines: list[RenderableType] = [headline(view), table]
+    lines: list[RenderableType] = [headline(view), rows]
     if hidden:
         lines.append(Text(f"and {hidden} more trials", style="dim"))
+    lines += _failures((str(trial.number), trial.failure.message) for trial in trials)
     if sweep_state(view) == "finalizing":
         lines.append(Text("scoring the best trial and the baselines on the held-out episodes", style="blue"))
     return Group(*lines)
@@ -155,10 +159,23 @@ def interval(score: ScoreResult) -> str:
     return f"[{number(score.interval_low)}, {number(score.interval_high)}]"
 
 
+def mean_interval(score: ScoreResult) -> str:
+    """A mean with its 95 % interval."""
+    return number(score.mean) + (f" {interval(score)}" if score.interval_low is not None else "")
+
+
 def print_result(result: SweepResult, console: Console | None = None) -> None:
     """Prints what a sweep came to: trials, best configuration, and the scores on the held-out episodes."""
     console = console or Console()
-    console.print(_final_trials(result))
+    ranked = result.top_trials(len(result.trials))
+    ranks = {id(trial) for trial in ranked}
+    trials = [*ranked, *(trial for trial in result.trials if id(trial) not in ranks)]
+    console.print(Text(f"Trials of {result.name}, best first ({_SCORES})", style="italic"))
+    print_table(_final_trials(result, trials[:_MAX_FINAL_ROWS]), console)
+    if len(trials) > _MAX_FINAL_ROWS:
+        console.print(Text(f"and {len(trials) - _MAX_FINAL_ROWS} more trials", style="dim"))
+    for line in _failures((_trial_number(trial), trial.message) for trial in result.trials):
+        console.print(line, soft_wrap=True)
     best = result.get_best_trial()
     if best is None:
         console.print(Text(f"No trial has a score{': ' if result.message else '.'}{result.message}", style="red"))
@@ -169,7 +186,8 @@ def print_result(result: SweepResult, console: Console | None = None) -> None:
         console.print(Text(f"  {name}: {scalar_text(value)}"))
     if result.held_out is not None:
         console.print()
-        console.print(_held_out_table(result, result.held_out))
+        console.print(Text(f"On held-out episodes ({_SCORES})", style="italic"))
+        print_table(_held_out_table(result, result.held_out), console)
 
 
 def print_where(result: SweepResult, mission: str, console: Console) -> None:
@@ -188,59 +206,49 @@ def print_where(result: SweepResult, mission: str, console: Console) -> None:
         console.print(Text(f"  {what:<{width}}  {how}"), soft_wrap=True)
 
 
-def _final_trials(result: SweepResult) -> Table:
-    ranked = result.top_trials(len(result.trials))
-    ranks = {id(trial) for trial in ranked}
-    rows = [*ranked, *(trial for trial in result.trials if id(trial) not in ranks)]
-    names = short_names(name for trial in rows for name in trial.hyperparameters)
-    title = f"Trials of {result.name}, by {result.objective_metric} (mean ± standard error)"
-    table = _table(["trial", "state", *names.values(), result.objective_metric, "95 % interval", "episodes"], title)
-    for trial in rows[:_MAX_FINAL_ROWS]:
+def _final_trials(result: SweepResult, trials: Iterable[SweepTrialResult]) -> Table:
+    trials = list(trials)
+    names = short_names(name for trial in trials for name in trial.hyperparameters)
+    rows = table("trial", "state", *names.values(), result.objective_metric, "episodes")
+    for trial in trials:
         values = (scalar_text(trial.hyperparameters[n]) if n in trial.hyperparameters else "-" for n in names)
-        table.add_row(_trial_number(trial), state_text(trial.state), *values, *_final_score(trial))
-    if len(rows) > _MAX_FINAL_ROWS:
-        table.caption = f"and {len(rows) - _MAX_FINAL_ROWS} more trials"
-    return table
-
-
-def _final_score(trial: SweepTrialResult) -> Sequence[str]:
-    if trial.primary_metric is None:
-        return trial.message or "-", "", ""
-    if trial.score is None:
-        return number(trial.primary_metric), "", ""
-    return plus_minus(trial.score), interval(trial.score), str(trial.score.episodes)
+        score = mean_interval(trial.score) if trial.score else number(trial.primary_metric)
+        episodes = str(trial.score.episodes) if trial.score else ""
+        rows.add_row(_trial_number(trial), state_text(trial.state), *values, score, episodes)
+    return rows
 
 
 def _held_out_table(result: SweepResult, held_out: ScoreResult) -> Table:
-    title = f"On held-out episodes ({result.objective_metric})"
-    columns = ["policy", "mean ± s.e.", "95 % interval", "episodes", "best minus it", "95 % interval"]
-    table = _table(columns, title)
-    table.add_row("best trial", plus_minus(held_out), interval(held_out), str(held_out.episodes), "", "", style="bold")
+    rows = table("policy", result.objective_metric, "episodes", "best minus it")
+    rows.add_row("best trial", mean_interval(held_out), str(held_out.episodes), "", style="bold")
     for baseline in result.baselines:
-        score, difference = baseline.score, baseline.difference
-        values = plus_minus(score), interval(score), str(score.episodes)
-        table.add_row(baseline.label, *values, number(difference.mean), interval(difference))
-    return table
+        score = baseline.score
+        rows.add_row(baseline.label, mean_interval(score), str(score.episodes), mean_interval(baseline.difference))
+    return rows
 
 
-def _table(columns: Sequence[str], title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold dim")
-    for column in columns:
-        table.add_column(column, no_wrap=column in ("#", "trial", "state"), overflow="fold")
-    return table
+def _failures(trials: Iterable[tuple[str, str]]) -> list[Text]:
+    """One line for each reason why trials failed.
+
+    Args:
+        trials: number and message of each, without a message if it did not fail.
+    """
+    failed: dict[str, list[str]] = {}
+    for trial, message in trials:
+        if message:
+            failed.setdefault(message, []).append(trial)
+    lines = [
+        Text(
+            f"trial{'s' if len(of) > 1 else ''} {', '.join(of[:10])}{', ...' if of[10:] else ''}: {message}",
+            style="red",
+        )
+        for message, of in failed.items()
+    ]
+    return lines[:_MAX_FAILURES]
 
 
 def _trial_number(trial: SweepTrialResult) -> str:
     return trial.trial_id.rpartition("/")[2]
-
-
-def _live_score(trial: Trial) -> str:
-    if trial.failure.message:
-        return trial.failure.message
-    if not trial.HasField("score"):
-        return ""
-    error = trial.score.standard_error if trial.score.HasField("standard_error") else None
-    return plus_minus(ScoreResult(trial.score.mean, error, None, None, trial.score.episodes))
 
 
 def _urgency(trial: Trial) -> int:

@@ -69,8 +69,11 @@ def test_every_command_has_a_help(daf: Daf, command: str) -> None:
     assert f"Usage: daf {command}" in outcome.out
 
 
-def test_a_wrong_command_is_a_usage_error(daf: Daf) -> None:
-    assert daf("swep").code == 2
+def test_a_wrong_command_is_a_usage_error_that_names_the_nearest(daf: Daf) -> None:
+    outcome = daf("swep")
+
+    assert outcome.code == 2
+    assert "Did you mean 'sweep'?" in outcome.err
 
 
 def test_a_sweep_runs_to_its_end(daf: Daf, with_services: Any) -> None:
@@ -81,7 +84,7 @@ def test_a_sweep_runs_to_its_end(daf: Daf, with_services: Any) -> None:
         "trial 1 succeeded (learning_rate 0.001): -1 ± 0.12",
         "Best configuration (sweeps/quick-",
         "trainer.learning_rate: 0.001",
-        "untrained   0.5 ± 0.12   [0.25, 0.75]   30        2              [1.5, 2.25]",
+        "untrained   0.5 [0.25, 0.75]  30        2 [1.5, 2.25]",
         f"-m {MISSION}",
     ):
         assert shown in outcome.out

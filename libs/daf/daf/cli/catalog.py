@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from daf.cli.session import JsonFlag, open_client, print_json
 from daf.render import number, scalar_text
+from daf.tables import print_table, table
 from daf_common.errors import NotFound
 from daf_common.values import from_value
 from daf_protos.training.v1.catalog_service_pb2 import (
@@ -42,11 +43,12 @@ def missions(
     if json:
         print_json({"missions": shown})
         return
-    table = Table("mission", "agents", "steps", "about", box=None, pad_edge=False)
+    rows = table("mission", "agents", "steps", Column("about"))
     for mission in shown:
-        about = Text(f"does not build: {mission.problem}", style="red") if mission.problem else mission.description
-        table.add_row(mission.name, _ranges(mission.cogs), number(mission.max_steps), about)
-    Console().print(table)
+        about = f"does not build: {mission.problem}" if mission.problem else mission.description
+        line = Text(about, style="red" if mission.problem else "", no_wrap=True, overflow="ellipsis")
+        rows.add_row(mission.name, _ranges(mission.cogs), number(mission.max_steps), line)
+    print_table(rows)
     if hidden := len(known) - len(shown):
         print(f"{hidden} more do not build: --all lists them.")
 
@@ -62,13 +64,10 @@ def policies(
             if json:
                 print_json({"policies": known})
                 return
-            table = Table("policy", Column("class", overflow="fold"), "trainable", Column("also", overflow="fold"))
-            table.box, table.pad_edge = None, False
+            rows = table("policy", "learns", "class")
             for policy in known:
-                table.add_row(
-                    policy.name, policy.class_path, "yes" if policy.trainable else "no", ", ".join(policy.aliases)
-                )
-            Console().print(table)
+                rows.add_row(policy.name, "yes" if policy.trainable else "no", policy.class_path)
+            print_table(rows)
             return
         policy_found = next((p for p in known if name in (p.name, p.class_path, *p.aliases)), None)
         if policy_found is None:
@@ -80,15 +79,17 @@ def policies(
         return
     console = Console()
     console.print(Text(f"{policy_found.name}  {policy_found.class_path}", style="bold"))
+    if policy_found.aliases:
+        console.print(Text(f"  also {', '.join(policy_found.aliases)}"), soft_wrap=True)
     for warning in policy_found.warnings:
         console.print(Text(f"  {warning}", style="yellow"))
-    table = Table("hyperparameter", "default", "range", "about", box=None, pad_edge=False)
+    rows = table("hyperparameter", "default", "range", Column("about"))
     for parameter in parameters:
         default = from_value(parameter.default_value)
-        table.add_row(
+        rows.add_row(
             parameter.name, "-" if default is None else scalar_text(default), _range(parameter), parameter.description
         )
-    console.print(table)
+    print_table(rows, console)
 
 
 def _print_mission(mission: MissionInfo) -> None:

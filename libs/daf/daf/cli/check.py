@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from daf.cli.session import JsonFlag, print_json
@@ -37,11 +36,11 @@ def check(
     if json:
         print_json({"healthy": found.is_healthy(), "checks": [asdict(item) for item in found.checks]})
     else:
-        table = Table("", "check", "found", box=None, pad_edge=False)
+        console = Console()
         for item in found.checks:
             style = "red" if not item.passed else "yellow" if item.warning else "green"
-            table.add_row(Text(item.mark, style=style), item.name, Text(item.message))
-        Console().print(table)
+            said = f"{item.name:<16}{item.message}" if len(item.name) < 16 else f"{item.name}  {item.message}"
+            console.print(Text.assemble((f"{item.mark:<8}", style), said.rstrip()), soft_wrap=True)
     if not found.is_healthy():
         raise typer.Exit(FailedPrecondition.exit_code)
 

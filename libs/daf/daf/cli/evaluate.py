@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from daf.cli.options import absolute, document_with, missions
 from daf.cli.run_display import evaluation_line, evaluation_state, show_run
@@ -21,6 +20,7 @@ from daf.references import proportion_of
 from daf.render import interval, plus_minus
 from daf.results import ScoreResult
 from daf.run_ids import new_id
+from daf.tables import print_table, table
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
@@ -131,17 +131,16 @@ def _shares(text: str) -> list[float]:
 
 def _print(evaluation: Evaluation, summary: SummarizeEvaluationResponse, metric: str) -> None:
     labels = [policy.label for policy in evaluation.spec.policies]
-    table = Table(f"policy ({metric})", "mean ± standard error", "95 % interval", "episodes", box=None, pad_edge=False)
     forfeited = any(policy.forfeits for policy in summary.policies)
-    if forfeited:
-        table.add_column("forfeited")
+    columns = ["policy", metric, "95 % interval", "episodes", *(["forfeited"] if forfeited else [])]
+    rows = table(*columns)
     for policy in summary.policies:
         score = _score(policy)
         values = (plus_minus(score), interval(score)) if policy.HasField("mean") else ("-", "-")
         forfeits = [str(policy.forfeits)] if forfeited else []
-        table.add_row(labels[policy.policy], *values, str(policy.episodes), *forfeits)
+        rows.add_row(labels[policy.policy], *values, str(policy.episodes), *forfeits)
     console = Console()
-    console.print(table)
+    print_table(rows, console)
     console.print(f"{evaluation.name}, digest {evaluation.digest or summary.digest}", style="dim", soft_wrap=True)
 
 

@@ -6,14 +6,14 @@ import itertools
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column
 
 from daf.cli.run_display import job_line, job_state
 from daf.cli.session import JsonFlag, open_client, print_json, resource_name
 from daf.client import all_pages
 from daf.follow_runs import JOB_ENDED
 from daf.render import number, scalar_text, state_text, training_progress
+from daf.tables import print_table, table
 from daf_common.values import scalars
 from daf_protos.training.v1.training_job_pb2 import TrainingJob
 from daf_protos.training.v1.training_service_pb2 import (
@@ -44,14 +44,17 @@ def list_(
     if json:
         print_json({"training_jobs": jobs})
         return
-    table = Table("job", "state", "policy", "progress", "reward", "created", box=None, pad_edge=False)
+    if not jobs:
+        print("There are no training jobs yet: start one with `daf train`.")
+        return
+    rows = table("job", "state", Column("policy", overflow="fold"), "done", "reward", "created (UTC)")
     for job in jobs:
-        created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M") + " UTC"
+        created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
         reward = number(job.progress.reward, 3) if job.progress.HasField("reward") else "-"
-        policy = job.spec.policy_class.class_path
-        identifier = job.name.partition("/")[2]
-        table.add_row(identifier, state_text(job_state(job)), policy, training_progress(job), reward, created)
-    Console().print(table if jobs else "There are no training jobs yet.")
+        policy = job.spec.policy_class.class_path.rpartition(".")[2]
+        identifier, done = job.name.partition("/")[2], training_progress(job).partition(" ")[0]
+        rows.add_row(identifier, state_text(job_state(job)), policy, done, reward, created)
+    print_table(rows)
 
 
 @app.command()

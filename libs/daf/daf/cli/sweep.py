@@ -18,6 +18,7 @@ from daf.follow import ENDED, SweepView, follow_sweep, read_sweep, watch_sweep
 from daf.render import headline, number, print_result, print_where, state_text
 from daf.results import sweep_result
 from daf.sweeps import create_sweep
+from daf.tables import print_table, table
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.scheduler.v1.scheduler_service_pb2 import (
     CancelSweepRequest,
@@ -73,15 +74,16 @@ def list_(
     if json:
         print_json({"sweeps": sweeps})
         return
-    from rich.table import Table
-
-    table = Table("sweep", "state", "trials", "failed", "created", box=None, pad_edge=False)
+    if not sweeps:
+        print("There are no sweeps yet: start one with `daf sweep run FILE`.")
+        return
+    rows = table("sweep", "state", "trials", "failed", "created (UTC)")
     for sweep in sweeps:
         state = sweep_pb2.SweepState.Name(sweep.state).removeprefix("SWEEP_STATE_").lower()
         done = f"{sweep.trials.succeeded}/{sweep.planned_trials}"
-        created = sweep.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M") + " UTC"
-        table.add_row(sweep.name.partition("/")[2], state_text(state), done, number(sweep.trials.failed), created)
-    Console().print(table if sweeps else "There are no sweeps yet: start one with `daf sweep run FILE`.")
+        created = sweep.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
+        rows.add_row(sweep.name.partition("/")[2], state_text(state), done, number(sweep.trials.failed), created)
+    print_table(rows)
 
 
 @app.command()
@@ -160,7 +162,7 @@ def _finish(view: SweepView, json: bool, output: Path | None) -> None:
         console.print()
         _print_summary(view, console)
         if output is not None:
-            console.print(f"  everything as JSON          {output}", markup=False, soft_wrap=True)
+            console.print(f"  everything as JSON           {output}", markup=False, soft_wrap=True)
     if view.sweep.state != sweep_pb2.SWEEP_STATE_SUCCEEDED:
         reason = view.sweep.failure.message
         notice(f"{result.name} {result.state}{': ' if reason else ''}{reason}")
