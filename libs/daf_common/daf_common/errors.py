@@ -43,7 +43,7 @@ class DafError(Exception):
         self.violations = tuple(violations)
 
 
-class InvalidArgument(DafError):
+class InvalidArgument(DafError, ValueError):
     """The request is wrong whatever the state; `violations` names the fields."""
 
     code = "INVALID_ARGUMENT"
