@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from google.protobuf.message import Message
 
-from daf_common.errors import AlreadyExists, InvalidArgument
-from daf_common.store import REQUESTS, Transaction
+from daf_common.clock import Clock
+from daf_common.errors import TRANSIENT, AlreadyExists, InvalidArgument
+from daf_common.store import REQUESTS, Store, Transaction
+
+log = logging.getLogger(__name__)
 
 REMEMBERED = timedelta(days=1)
 MAX_LENGTH = 120
+FORGET_SECONDS = 3600.0
+"""How often old requests are dropped."""
+RETRY_SECONDS = 60.0
+"""How soon that is tried again when it has failed."""
+
+_FIND = sa.select(REQUESTS.c.digest, REQUESTS.c.resource).where(
+    REQUESTS.c.method == sa.bindparam("wanted_method"), REQUESTS.c.request_id == sa.bindparam("wanted_id")
+)
+_INSERT = sa.insert(REQUESTS)
 
 
 def once(
@@ -41,15 +55,17 @@ def once(
     if len(request_id) > MAX_LENGTH or "\x00" in request_id:
         raise InvalidArgument.field("request_id", f"use at most {MAX_LENGTH} printable characters")
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
-    key = (REQUESTS.c.method == method, REQUESTS.c.request_id == request_id)
-    known = tx.execute(sa.select(REQUESTS).where(*key)).first()
+    known = tx.execute(_FIND, {"wanted_method": method, "wanted_id": request_id}).first()
     if known is None:
         resource = create()
-        tx.execute(
-            sa.insert(REQUESTS).values(
-                method=method, request_id=request_id, digest=digest, resource=resource, create_time=now
-            )
-        )
+        row = {
+            "method": method,
+            "request_id": request_id,
+            "digest": digest,
+            "resource": resource,
+            "create_time": now,
+        }
+        tx.execute(_INSERT, row)
         return resource
     if known.digest != digest:
         raise AlreadyExists(
@@ -63,3 +79,37 @@ def once(
 def forget(tx: Transaction, now: datetime) -> None:
     """Drops what need not be remembered any longer."""
     tx.execute(sa.delete(REQUESTS).where(REQUESTS.c.create_time < now - REMEMBERED))
+
+
+class Forgetter:
+    """Drops old requests now and then, for as long as a service works."""
+
+    def __init__(self, store: Store, clock: Clock, retry_seconds: float = RETRY_SECONDS) -> None:
+        self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._task = asyncio.create_task(self._work(), name=f"{self._store.schema}-requests")
+
+    async def stop(self) -> None:
+        """Stops."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            forgot = await self._try_to_forget()
+            await asyncio.sleep(FORGET_SECONDS if forgot else self._retry_seconds)
+
+    async def _try_to_forget(self) -> bool:
+        try:
+            await self._store.run(forget, self._clock.now())
+        except TRANSIENT as error:
+            log.info("old requests will be forgotten later: %s", error)
+        except Exception:
+            log.exception("old requests could not be forgotten, which will be tried again")
+        else:
+            return True
+        return False

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, InvalidArgument, Unavailable
 from daf_common.leases import Leader
-from daf_common.requests import once
-from daf_common.store import COMMON, REVISION, Store, Transaction, check_fence, revision_column
+from daf_common.requests import REMEMBERED, Forgetter, once
+from daf_common.store import COMMON, REQUESTS, REVISION, Store, Transaction, check_fence, revision_column
 from daf_common.watch import Watcher
 from daf_protos.training.v1.training_service_pb2 import CreateTrainingJobRequest
 
@@ -141,6 +141,36 @@ async def test_a_request_id_with_another_body_is_refused(store: Store, clock: Ma
     await store.run(create, "a")
     with pytest.raises(AlreadyExists, match="choose a new one"):
         await store.run(create, "b")
+
+
+async def test_old_requests_are_forgotten_even_after_the_database_was_away(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remember(tx: Transaction, request_id: str) -> str:
+        return once(tx, "Create", request_id, CreateTrainingJobRequest(), clock.now(), lambda: "jobs/j")
+
+    async def remembered() -> list[str]:
+        return await store.read(lambda tx: list(tx.execute(sa.select(REQUESTS.c.request_id)).scalars()))
+
+    async def away(*_arguments: object) -> None:
+        failed.set()
+        raise Unavailable("the database does not answer")
+
+    failed = asyncio.Event()
+    await store.run(remember, "old")
+    clock.advance(REMEMBERED.total_seconds() + 1)
+    await store.run(remember, "new")
+    forgetter = Forgetter(store, clock, retry_seconds=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "run", away)
+        forgetter.start()
+        await failed.wait()
+    async with asyncio.timeout(10):
+        while "old" in await remembered():
+            await asyncio.sleep(0.01)
+    await forgetter.stop()
+
+    assert await remembered() == ["new"]
 
 
 async def test_only_one_of_two_leaders_leads_until_it_stands_still(store: Store, clock: ManualClock) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.migrations import upgrade
 from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
-from daf_common.requests import REMEMBERED, forget
+from daf_common.requests import Forgetter
 from daf_common.service import Context, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
@@ -36,7 +35,7 @@ class Evaluations:
 
     def __init__(self, context: Context, settings: EvaluationSettings, store: Store, backend: Backend) -> None:
         self.store = store
-        self._backend, self._clock = backend, context.clock
+        self._backend = backend
         statistics = StatisticsServiceStub(context.peer("statistics"))
         artifacts = ArtifactStore(settings.artifacts(), "evaluation")
         self._watcher = Watcher(store)
@@ -56,7 +55,7 @@ class Evaluations:
         self._worker_servicer = EvaluationWorkerServicer(
             settings, store, artifacts, statistics, context.clock, self._enqueue
         )
-        self._forgetter: asyncio.Task[None] | None = None
+        self._forgetter = Forgetter(store, context.clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""
@@ -71,13 +70,11 @@ class Evaluations:
         """See `Service.start`."""
         self._watcher.start()
         self._reconciler.start()
-        self._forgetter = asyncio.create_task(self._forget_requests(), name="evaluation-requests")
+        self._forgetter.start()
 
     async def stop(self) -> None:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
-        if self._forgetter:
-            self._forgetter.cancel()
-            await asyncio.gather(self._forgetter, return_exceptions=True)
+        await self._forgetter.stop()
         await self._reconciler.stop()
         await self._watcher.stop()
         await self._backend.close()
@@ -88,11 +85,6 @@ class Evaluations:
 
     def _enqueue(self, *ids: str) -> None:
         self._reconciler.enqueue(*ids)
-
-    async def _forget_requests(self) -> None:
-        while True:
-            await self.store.run(forget, self._clock.now())
-            await asyncio.sleep(REMEMBERED.total_seconds() / 24)
 
 
 def build(context: Context, backend: Backend) -> Evaluations:

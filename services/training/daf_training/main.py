@@ -11,6 +11,7 @@ from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.migrations import upgrade
 from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
+from daf_common.requests import Forgetter
 from daf_common.service import Context, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
@@ -43,6 +44,7 @@ class Training:
         controller = JobController(store, backend, settings, clock, context.ids, self._enqueue)
         self._reconciler: Reconciler[Job, Seen, Action] = Reconciler("training-jobs", controller, clock)
         self._sweeper = Sweeper(store, backend, artifacts, clock)
+        self._forgetter = Forgetter(store, clock)
         self._servicer = TrainingServicer(
             store, artifacts, statistics, self._watcher, clock, context.ids, self._enqueue
         )
@@ -64,9 +66,11 @@ class Training:
         self._watcher.start()
         self._reconciler.start()
         self._sweeper.start()
+        self._forgetter.start()
 
     async def stop(self) -> None:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
+        await self._forgetter.stop()
         await self._sweeper.stop()
         await self._reconciler.stop()
         await self._watcher.stop()

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from daf_common.artifacts import ArtifactStore
 from daf_common.clock import Clock
 from daf_common.errors import TRANSIENT
-from daf_common.requests import forget
 from daf_common.store import Store
 from daf_common.workloads import Backend, Observation, State
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -25,7 +24,6 @@ EXIT_SECONDS = 5.0
 """How long a worker whose job has ended may take to end by itself."""
 STOP_SECONDS = 2.0
 BATCH = 100
-REQUESTS_INTERVAL_SECONDS = 600.0
 
 
 class Sweeper:
@@ -34,7 +32,6 @@ class Sweeper:
     def __init__(self, database: Store, backend: Backend, artifacts: ArtifactStore, clock: Clock) -> None:
         self._store, self._backend, self._artifacts, self._clock = database, backend, artifacts, clock
         self._over_since: dict[str, float] = {}
-        self._forgot = -REQUESTS_INTERVAL_SECONDS
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -52,9 +49,6 @@ class Sweeper:
         """One look."""
         await self._sweep_workloads()
         await self._sweep_artifacts()
-        if self._clock.monotonic() - self._forgot >= REQUESTS_INTERVAL_SECONDS:
-            self._forgot = self._clock.monotonic()
-            await self._store.run(forget, self._clock.now())
 
     async def _work(self) -> None:
         while True:
