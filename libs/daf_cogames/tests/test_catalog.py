@@ -72,6 +72,8 @@ def test_a_check_of_an_outdated_file_fails(
     [
         ({"name": "cogsguard_arena.Basic"}, "name", "did you mean 'cogsguard_arena.basic'?", False),
         ({"name": "cogsguard_arena.basic "}, "name", "did you mean 'cogsguard_arena.basic'?", False),
+        ({"name": "miner_tutorail"}, "name", "did you mean 'cogsguard_machina_1.miner_tutorial'?", False),
+        ({"name": "basic"}, "name", "'cogsguard_arena.basic' or 'cogsguard_machina_1.basic'?", False),
         ({"name": "*"}, "name", "unknown mission", False),
         ({"name": "../mission.py"}, "name", "unknown mission", False),
         ({"name": "mission.yaml"}, "name", "unknown mission", False),

@@ -119,10 +119,12 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
 def test_the_nearest_right_name_is_offered() -> None:
     wrong = spec()
     wrong.missions[0].name = "cogsguard_arena.basics"
+    wrong.missions.add(name="miner_tutorial")
     wrong.policies[0].policy_class.class_path = "startr"
     with pytest.raises(InvalidArgument) as raised:
         check_spec(wrong)
     assert "'cogsguard_arena.basic'" in str(raised.value)
+    assert "did you mean 'cogsguard_machina_1.miner_tutorial'?" in str(raised.value)
     assert "'starter'" in str(raised.value)
 
 
