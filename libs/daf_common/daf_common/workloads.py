@@ -46,7 +46,7 @@ class Backend(Protocol):
     """Runs the workloads of one service."""
 
     async def start(self, workload: Workload) -> None:
-        """Starts a workload. One that was started before, by whatever process, is left as it is."""
+        """Starts a workload. Processes of it that were started before, by whomever, are left as they are."""
         ...
 
     async def observe(self) -> Mapping[str, Observation]:

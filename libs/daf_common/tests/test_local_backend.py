@@ -86,3 +86,11 @@ async def test_a_start_that_a_crash_cut_short_is_made_up_for(backend: LocalBacke
     assert await backend.observe() == {}
     await backend.start(Workload("job-a1", "train"))
     assert (await ended(backend, "job-a1")).state is State.SUCCEEDED
+
+
+async def test_processes_that_a_crash_kept_from_being_started_are_made_up_for(backend: LocalBackend) -> None:
+    await backend.start(Workload("job-a1", "train", replicas=1))  # all that a service had done when it was killed
+    await ended(backend, "job-a1")
+    await backend.start(Workload("job-a1", "train", replicas=2))
+    await ended(backend, "job-a1")
+    assert [(await backend.logs("job-a1", replica)).count(b"train") for replica in range(2)] == [1, 1]

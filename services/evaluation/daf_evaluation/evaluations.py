@@ -111,6 +111,8 @@ class Seen:
 
     workloads: Mapping[str, Observation] = field(default_factory=dict)
     """Its workloads that have not been removed, by name."""
+    complete: bool = False
+    """Whether its newest workload is known to have been started with all its processes."""
     slots: int = 0
     """Slots that are granted to it now."""
     last_words: str = ""
@@ -123,7 +125,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Start:
-    """Start the newest workload."""
+    """Start the newest workload, or what is missing of it."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _keep_playing(
 ) -> tuple[Evaluation, Sequence[Action]]:
     if evaluation.replicas:
         workload = seen.workloads.get(evaluation.workload)
-        if workload is None:
+        if workload is None or (workload.state is WorkloadState.RUNNING and not seen.complete):
             return evaluation, [Start()]
         if workload.state is WorkloadState.RUNNING:
             return evaluation, []

@@ -52,6 +52,8 @@ class EvaluationController:
     ) -> None:
         self._settings, self._store, self._backend = settings, database, backend
         self._statistics, self._clock, self._enqueue = statistics, clock, enqueue
+        self._complete: set[str] = set()
+        """Workloads that were started from here to the last process; another service may have died half-way."""
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`."""
@@ -92,6 +94,7 @@ class EvaluationController:
         match action:
             case Start():
                 await self._backend.start(self._workload(row))
+                self._complete.add(row.workload)
             case Stop(workload):
                 await self._backend.stop(workload, self._settings.stop_grace_seconds)
             case Archive(workload):
@@ -117,7 +120,7 @@ class EvaluationController:
         newest = workloads.get(row.workload)
         if row.replicas and newest is not None and newest.state is not WorkloadState.RUNNING:
             return Seen(workloads, last_words=await self._last_words(row))
-        return Seen(workloads, slots=slots)
+        return Seen(workloads, complete=row.workload in self._complete, slots=slots)
 
     def _workload(self, row: Evaluation) -> Workload:
         environment = {
@@ -149,3 +152,4 @@ class EvaluationController:
         if contents:
             await self._store.run(keep)
         await self._backend.remove(workload)
+        self._complete.discard(workload)

@@ -41,7 +41,12 @@ def test_nothing_starts_without_a_slot() -> None:
 def test_slots_are_written_down_before_anything_is_started() -> None:
     assert decide(NEW, Seen(slots=2), NOW, 3) == (STARTED, [])
     assert decide(STARTED, Seen(), NOW, 3) == (STARTED, [Start()])
-    assert decide(STARTED, Seen({"e-w1": RUNS}), NOW, 3) == (STARTED, [])
+    assert decide(STARTED, Seen({"e-w1": RUNS}, complete=True), NOW, 3) == (STARTED, [])
+
+
+def test_a_workload_that_may_lack_processes_is_started_again_while_it_runs() -> None:
+    assert decide(RUNNING, Seen({"e-w1": RUNS}, complete=False), NOW, 3) == (RUNNING, [Start()])
+    assert decide(RUNNING, Seen({"e-w1": FAILED}, complete=False), NOW, 3) == (replace(RUNNING, replicas=0), [])
 
 
 def test_a_workload_that_ended_too_early_gives_its_slots_back_and_the_next_is_another() -> None:

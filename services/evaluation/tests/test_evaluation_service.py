@@ -16,8 +16,9 @@ from daf_common.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    Unavailable,
 )
-from daf_common.workloads import Observation, State
+from daf_common.workloads import Observation, State, Workload
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
@@ -264,6 +265,24 @@ async def test_workers_that_all_end_too_early_are_started_again_until_it_is_enou
     assert failed.failure.reason == "WORKER_LOST"
     assert "exit code 1" in failed.failure.message
     assert "MemoryError: no more" in failed.failure.message
+
+
+async def test_a_start_that_failed_half_way_is_made_up_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[str] = []
+    started, note = asyncio.Event(), stack.backend.start
+
+    async def start(workload: Workload) -> None:
+        attempts.append(workload.name)
+        await note(workload)  # from now on it is seen to run
+        if len(attempts) == 1:
+            raise Unavailable("no second process")
+        started.set()
+
+    monkeypatch.setattr(stack.backend, "start", start)
+    await create(stack)
+    async with asyncio.timeout(20):
+        await started.wait()
+    assert attempts == ["e-w1", "e-w1"]
 
 
 async def test_a_backend_that_cannot_be_reached_fails_nothing(running: Stack) -> None:
