@@ -51,6 +51,11 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         ("[64, 128]", "{min: 0, max: 1}", "7: search_space.hidden_size: a grid needs listed values"),
         ("[64, 128]", "{min: 1, max: 2e6, int: true}", "7: search_space.hidden_size: 2000000 values are more than"),
         ("[64, 128]", "[]", "7: search_space.hidden_size: list should have at least 1 item"),
+        (
+            "  learning_rate: [1e-4, 0.001]\n  hidden_size: [64, 128]",
+            "  {}",
+            "6: search_space: dictionary should have at",
+        ),
         ("[64, 128]", "64", "7: search_space.hidden_size: should be a list of values"),
         ("[64, 128]", "[[1]]", "7: search_space.hidden_size[0]: should be a number, a text, true or false"),
         ("[64, 128]", "[.nan]", "7: search_space.hidden_size[0]: should be a finite number"),

@@ -226,13 +226,21 @@ def _unknown(name: str, full: str, table: Mapping[str, Parameter]) -> str:
 def _check_value(parameter: Parameter, value: Value) -> str | None:
     """The message, or None if the value can be used."""
     if not _is_of(parameter.kind, value):
-        number = parameter.kind in (Kind.INT, Kind.FLOAT)
-        hint = " (in YAML 1e-3 is a string, 1.0e-3 a number)" if number and isinstance(value, str) else ""
+        number = parameter.kind in (Kind.INT, Kind.FLOAT) and isinstance(value, str)
+        hint = ": this is a text, write the number without quotes" if number and _reads_as_number(value) else ""
         return f"must be {_KIND_NAMES[parameter.kind]}, not {_short(value)}{hint}"
     if isinstance(value, str):
         known = not parameter.choices or value in parameter.choices
         return None if known else f"must be one of {', '.join(parameter.choices)}, not {_short(value)}"
     return _check_bounds(parameter, value)
+
+
+def _reads_as_number(text: object) -> bool:
+    try:
+        float(str(text))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_of(kind: Kind, value: Value) -> bool:

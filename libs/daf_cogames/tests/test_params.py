@@ -69,7 +69,7 @@ def test_an_argument_of_the_trainer_that_would_do_nothing_or_harm_is_refused_wit
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("trainer.learning_rate", "1e-3", "must be a number, not '1e-3'"),
+        ("trainer.learning_rate", "1e-3", "must be a number, not '1e-3': this is a text, write"),
         ("trainer.update_epochs", "2", "must be a whole number, not '2'"),
         ("trainer.learning_rate", True, "must be a number, not True"),
         ("trainer.learning_rate", float("nan"), "must be a number, not nan"),
