@@ -16,7 +16,7 @@ demo: setup ## Run the example sweep on this machine, from training to the held-
 	@$(BIN)/daf sweep run examples/sweep_config.yaml
 
 test: setup ## Run the whole test-suite
-	$(BIN)/pytest -m "not chaos"
+	$(BIN)/pytest -m "not chaos" -n 2 --dist loadfile
 
 chaos: setup ## Run all fault-injection tests, many seeds
 	$(BIN)/pytest tests/chaos -m "chaos or not chaos" -v
