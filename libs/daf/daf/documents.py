@@ -224,7 +224,7 @@ def _sentence(model: type[BaseModel], location: tuple[str | int, ...], problem: 
             key = str(location[-1])
             return f"unknown key {where!r}{nearest(key, known) or f' (known: {", ".join(known)})'}"
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    message = message[:1].lower() + message[1:]
+    message = (message[:1].lower() + message[1:]).partition(" after validation")[0]
     value = problem["input"]
     shown = f", not {value!r}" if isinstance(value, Scalar.__value__) and len(str(value)) <= 80 else ""
     shown = "" if problem["type"] == "value_error" else shown

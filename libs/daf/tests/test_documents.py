@@ -54,7 +54,7 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
         (
             "  learning_rate: [1e-4, 0.001]\n  hidden_size: [64, 128]",
             "  {}",
-            "6: search_space: dictionary should have at",
+            "5: search_space: dictionary should have at least 1 item",
         ),
         ("[64, 128]", "64", "7: search_space.hidden_size: should be a list of values"),
         ("[64, 128]", "[[1]]", "7: search_space.hidden_size[0]: should be a number, a text, true or false"),
