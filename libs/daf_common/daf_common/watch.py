@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,6 +16,12 @@ POLL_SECONDS = 1.0
 
 GATHER_SECONDS = 0.02
 """How long a watch waits for more changes before it reads: under load one read then serves many commits."""
+
+# Built once: every watch reads them after every commit.
+_REVISION = sa.select(REVISION.c.value)
+_GONE = sa.select(TOMBSTONES.c.id).where(
+    TOMBSTONES.c.kind == sa.bindparam("wanted"), TOMBSTONES.c.revision > sa.bindparam("after")
+)
 
 
 class Changes[T]:
@@ -97,7 +102,7 @@ class Watcher:
 
 
 def _revision(tx: Transaction) -> int:
-    return int(tx.execute(sa.select(REVISION.c.value)).scalar_one())
+    return int(tx.execute(_REVISION).scalar_one())
 
 
 def _read_changes[T](
@@ -107,5 +112,5 @@ def _read_changes[T](
     current = _revision(tx)
     if current <= revision:
         return current, (), []
-    gone: Any = sa.select(TOMBSTONES.c.id).where(TOMBSTONES.c.kind == kind, TOMBSTONES.c.revision > revision)
-    return current, read(tx, revision), list(tx.execute(gone).scalars())
+    gone = tx.execute(_GONE, {"wanted": kind, "after": revision})
+    return current, read(tx, revision), list(gone.scalars())
