@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from daf_cogames.catalog import agent_count, resolve_mission, resolve_policy
 from daf_common import names
+from daf_common.times import to_timestamp
 from daf_evaluation import plan
 from daf_evaluation.evaluations import Evaluation, Failure
 from daf_evaluation.plan import Scenario, Team
@@ -37,9 +35,9 @@ def to_message(evaluation: Evaluation) -> evaluation_pb2.Evaluation:
         ],
         digest=evaluation.digest,
         creator=evaluation.creator,
-        create_time=_timestamp(evaluation.create_time),
-        start_time=_timestamp(evaluation.start_time),
-        end_time=_timestamp(evaluation.end_time),
+        create_time=to_timestamp(evaluation.create_time),
+        start_time=to_timestamp(evaluation.start_time),
+        end_time=to_timestamp(evaluation.end_time),
         revision=evaluation.revision,
     )
     if evaluation.failure is not None:
@@ -126,11 +124,3 @@ def _artifacts(policies: Iterable[Policy]) -> Iterable[tuple[str, Artifact]]:
             yield f"{path}.{of_class}.code", class_of(policy).code
         if policy.HasField("checkpoint"):
             yield f"{path}.checkpoint.weights", policy.checkpoint.weights
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from daf_common.store import Transaction
+from daf_common.times import utc
 from daf_evaluation import shard_store
 from daf_evaluation.evaluations import Evaluation, Failure, State
 from daf_evaluation.shards import Shard, ShardState
@@ -253,7 +254,7 @@ def _from_row(row: sa.Row[Any]) -> Evaluation:
         workers=row.workers,
         token=row.token,
         creator=row.creator,
-        create_time=_utc(row.create_time),
+        create_time=utc(row.create_time),
         state=State(row.state),
         cancel_requested=row.cancel_requested,
         failure=Failure(**row.failure) if row.failure else None,
@@ -261,13 +262,8 @@ def _from_row(row: sa.Row[Any]) -> Evaluation:
         attempt=row.attempt,
         replicas=row.replicas,
         digest=row.digest,
-        start_time=_utc(row.start_time) if row.start_time else None,
-        end_time=_utc(row.end_time) if row.end_time else None,
+        start_time=utc(row.start_time) if row.start_time else None,
+        end_time=utc(row.end_time) if row.end_time else None,
         cleaned=row.cleaned,
         revision=row.revision,
     )
-
-
-def _utc(time: datetime) -> datetime:
-    """SQLite drops the zone, which is always UTC; PostgreSQL answers in its own."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from daf_common.names import EVALUATION, SWEEP, TRAINING_JOB, TRIAL
+from daf_common.times import to_timestamp
 from daf_common.values import to_value
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
@@ -62,8 +61,8 @@ def sweep_message(sweep: Sweep) -> sweep_pb2.Sweep:
             cancelled=counts.cancelled,
         ),
         best_trial="" if sweep.best_number is None else TRIAL.format(sweep.id, sweep.best_number),
-        create_time=_timestamp(sweep.create_time),
-        end_time=_timestamp(sweep.end_time),
+        create_time=to_timestamp(sweep.create_time),
+        end_time=to_timestamp(sweep.end_time),
         revision=sweep.revision,
     )
     if sweep.held_out:
@@ -88,9 +87,9 @@ def trial_message(trial: Trial) -> sweep_pb2.Trial:
         message.score.ParseFromString(trial.score)
     for field, value in (
         ("failure", _failure(trial.reason)),
-        ("create_time", _timestamp(trial.create_time)),
-        ("start_time", _timestamp(trial.start_time)),
-        ("end_time", _timestamp(trial.end_time)),
+        ("create_time", to_timestamp(trial.create_time)),
+        ("start_time", to_timestamp(trial.start_time)),
+        ("end_time", to_timestamp(trial.end_time)),
     ):
         if value is not None:
             getattr(message, field).CopyFrom(value)
@@ -154,11 +153,3 @@ def _reason(child: training_job_pb2.TrainingJob | evaluation_pb2.Evaluation, def
 
 def _failure(reason: Reason | None) -> Failure | None:
     return Failure(reason=reason.reason, message=reason.message, subject=reason.subject) if reason else None
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp

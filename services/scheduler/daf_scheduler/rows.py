@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from daf_common.times import utc
 from daf_scheduler.children import Reason
 from daf_scheduler.sweeps import Counts, Sweep, SweepState
 from daf_scheduler.trials import Trial, TrialState
@@ -19,7 +20,7 @@ def to_sweep(row: sa.Row[Any]) -> Sweep:
         spec=row.spec,
         state=SweepState(row.state),
         planned=row.planned,
-        create_time=_utc(row.create_time),
+        create_time=utc(row.create_time),
         slots=row.slots,
         max_failed=row.max_failed,
         maximize=row.maximize,
@@ -32,7 +33,7 @@ def to_sweep(row: sa.Row[Any]) -> Sweep:
         best_objective=row.best_objective,
         reason=_reason(row),
         held_out=row.held_out,
-        end_time=_utc(row.end_time) if row.end_time else None,
+        end_time=utc(row.end_time) if row.end_time else None,
         revision=row.revision,
     )
 
@@ -73,14 +74,14 @@ def to_trial(row: sa.Row[Any]) -> Trial:
         number=row.number,
         parameters=row.parameters,
         state=TrialState(row.state),
-        create_time=_utc(row.create_time),
+        create_time=utc(row.create_time),
         reason=_reason(row),
         rung=row.rung,
         checkpoint=row.checkpoint,
         score=row.score,
         objective=row.objective,
-        start_time=_utc(row.start_time) if row.start_time else None,
-        end_time=_utc(row.end_time) if row.end_time else None,
+        start_time=utc(row.start_time) if row.start_time else None,
+        end_time=utc(row.end_time) if row.end_time else None,
         revision=row.revision,
     )
 
@@ -127,7 +128,3 @@ def _reason_columns(reason: Reason | None) -> dict[str, str]:
         "message": reason.message[:4000].replace("\x00", ""),  # which PostgreSQL does not store
         "subject": reason.subject[:400].replace("\x00", ""),
     }
-
-
-def _utc(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=UTC)  # SQLite keeps no time zone; all times are UTC

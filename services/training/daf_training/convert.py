@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from daf_common import names
 from daf_common.artifacts import check_artifact
 from daf_common.errors import InvalidArgument, Violation
+from daf_common.times import to_timestamp
 from daf_common.values import scalars, to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.failure_pb2 import Failure as FailureMessage
@@ -40,7 +39,7 @@ def job_message(job: Job) -> TrainingJob:
         attempt=job.attempt,
         creator=job.creator,
         revision=job.revision,
-        create_time=_timestamp(job.create_time),
+        create_time=to_timestamp(job.create_time),
     )
     if job.failure:
         failure = FailureMessage(reason=job.failure.reason, message=job.failure.message, subject=job.failure.subject)
@@ -52,9 +51,9 @@ def job_message(job: Job) -> TrainingJob:
     for name, value in job.effective_trainer.items():
         message.effective_trainer[name].CopyFrom(to_value(value))
     if job.start_time:
-        message.start_time.CopyFrom(_timestamp(job.start_time))
+        message.start_time.CopyFrom(to_timestamp(job.start_time))
     if job.end_time:
-        message.end_time.CopyFrom(_timestamp(job.end_time))
+        message.end_time.CopyFrom(to_timestamp(job.end_time))
     return message
 
 
@@ -124,7 +123,7 @@ def _checkpoint(message: Checkpoint, job_id: str, now: datetime) -> Checkpoint:
     checkpoint = Checkpoint()
     checkpoint.CopyFrom(message)
     checkpoint.name = names.CHECKPOINT.format(job_id, message.update)
-    checkpoint.create_time.CopyFrom(_timestamp(now))
+    checkpoint.create_time.CopyFrom(to_timestamp(now))
     if checkpoint.HasField("reward") and not math.isfinite(checkpoint.reward):
         checkpoint.ClearField("reward")
     return checkpoint
@@ -176,9 +175,3 @@ def _check_checkpoints(checkpoints: Iterable[Checkpoint]) -> Iterable[Violation]
             else:
                 if artifact.owner != "training":
                     yield Violation(f"{field}.artifact.owner", f"must be training, not {artifact.owner}")
-
-
-def _timestamp(time: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp

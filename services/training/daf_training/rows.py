@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from daf_common.times import utc
 from daf_training.jobs import Failure, Job, JobState
 
 
@@ -52,7 +52,7 @@ def to_job(row: sa.Row[Any]) -> Job:
     return Job(
         id=row.id,
         spec=bytes(row.spec),
-        create_time=_utc(row.create_time),
+        create_time=utc(row.create_time),
         creator=row.creator,
         max_restarts=row.max_restarts,
         max_checkpoints=row.max_checkpoints,
@@ -66,12 +66,7 @@ def to_job(row: sa.Row[Any]) -> Job:
         progress=bytes(row.progress),
         checkpoint=bytes(row.checkpoint),
         effective_trainer=effective,
-        start_time=_utc(row.start_time) if row.start_time else None,
-        end_time=_utc(row.end_time) if row.end_time else None,
+        start_time=utc(row.start_time) if row.start_time else None,
+        end_time=utc(row.end_time) if row.end_time else None,
         revision=row.revision,
     )
-
-
-def _utc(time: datetime) -> datetime:
-    """SQLite forgets the time zone; all times are stored in UTC."""
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
