@@ -90,6 +90,8 @@ class EmbeddedStack:
         Raises:
             DeadlineExceeded: it does not end.
         """
+        if not self._run.exists():
+            return False
         with self._starting(wait=True):
             pid = self.pid
             if not self._is_alive() or pid is None:

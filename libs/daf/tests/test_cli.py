@@ -322,6 +322,24 @@ def test_an_address_where_nothing_answers_is_one_clear_line(
     assert daf("status").code == 13
 
 
+@pytest.mark.parametrize("command", ["up", "missions", "status", "check"])
+def test_a_home_that_cannot_be_used_is_named(
+    daf: Daf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DAF_HOME", str(tmp_path / "file"))
+
+    outcome = daf(command)
+
+    assert outcome.code == 2
+    assert "let DAF_HOME name another directory" in outcome.err
+
+
+def test_stopping_what_never_ran_leaves_nothing_behind(daf: Daf, home: Path) -> None:
+    assert daf("down").out == "The embedded stack was not running.\n"
+    assert not (home / "run").exists()
+
+
 def test_a_defect_is_shown_without_a_traceback_unless_it_is_asked_for(
     daf: Daf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from daf_common.errors import DafError, Internal, InvalidArgument, Unavailable, Unimplemented
 
@@ -20,7 +21,7 @@ def exit_code_of(error: Exception) -> int:
         _print(_unreachable(error) or error.message or type(error).__name__, _hint(error))
         return error.exit_code
     if isinstance(error, OSError) and error.filename:
-        _print(f"{error.filename}: {error.strerror}")
+        _print(f"{error.filename}: {error.strerror}", _home_hint(error))
         return InvalidArgument.exit_code
     if isinstance(error, ValueError):
         _print(_value_error(error))
@@ -37,6 +38,15 @@ def _unreachable(error: DafError) -> str:
 
     context = f" (context {name})" if (name := current_name()) else ""
     return f"nothing answers at {current_address() or 'the address of the embedded stack'}{context}"
+
+
+def _home_hint(error: OSError) -> str:
+    from daf.home import home
+
+    path = Path(str(error.filename)).absolute()
+    return (
+        f"DAF keeps its state in {home()}: let DAF_HOME name another directory" if path.is_relative_to(home()) else ""
+    )
 
 
 def _hint(error: DafError) -> str:
