@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -27,16 +28,17 @@ class Home:
         self.cache = self.directory / "cache"
 
     def socket(self) -> Path:
-        """The socket of the stack: in the home, or in the directory for temporary files if its path were too long or
-        could not stand in an address, as one with a space."""
+        """The socket of the stack: in the home, or in a directory of its owner's among the temporary files if its path
+        were too long or could not stand in an address, as one with a space."""
         path = self.run / "daf.sock"
         if len(str(path).encode()) <= MAX_SOCKET_PATH and _PLAIN_PATH.fullmatch(str(path)):
             return path
         short = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"daf-{short}.sock"
+        return Path(tempfile.gettempdir()) / f"daf-{os.getuid()}" / f"{short}.sock"
 
     def create(self) -> None:
         """Makes the directories. Only the owner may enter: whoever reaches the socket may do everything."""
-        for directory in (self.directory, self.run, self.workers, self.cache):
+        for directory in (self.directory, self.run, self.workers, self.cache, self.socket().parent):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.run.chmod(0o700)
+        for directory in (self.run, self.socket().parent):
+            directory.chmod(0o700)  # refused where another user made it
