@@ -206,6 +206,12 @@ def check_policy(name: str, arguments: Mapping[str, Argument], *, training: bool
     return problems
 
 
+def check_metric(name: str) -> str | None:
+    """What is wrong with the name of a metric: `reward`, or a statistic that an agent or the game may have."""
+    known = ("reward", *catalog().agent_statistics, *catalog().game_statistics)
+    return None if name in known else f"{name!r} is not a metric{did_you_mean(name, known)}"
+
+
 def _check_variants_apply(entry: MissionEntry, variants: Sequence[str]) -> list[Problem]:
     return [
         Problem(f"variants[{index}]", f"variant {variant} cannot be applied to mission {entry.name}")

@@ -125,6 +125,8 @@ def _check_objective(field: str, objective: sweep_pb2.Objective) -> Iterator[Vio
     name = objective.metric
     if not name or len(name) > 200 or not name.isprintable():
         yield Violation(f"{field}.metric", "name the metric, for example `reward`, in at most 200 characters")
+    elif problem := catalog.check_metric(name):  # found only after the first training otherwise
+        yield Violation(f"{field}.metric", problem)
     if objective.direction not in sweep_pb2.Direction.values():
         yield Violation(f"{field}.direction", f"{objective.direction} is not a direction that this service knows")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from daf_cogames.catalog import catalog
 from daf_common.store import Transaction
 from daf_common.values import to_value
 from daf_protos.scheduler.v1 import scheduler_service_pb2 as pb
@@ -75,7 +76,7 @@ async def test_a_sweep_without_a_good_trial_fails(client: Any, peers: Any, sweep
 async def test_an_objective_that_nothing_measures_fails_the_trials_with_the_known_names(
     client: Any, sweep_spec: S.SweepSpec, ended: Any
 ) -> None:
-    sweep_spec.objective.metric = "happiness"
+    sweep_spec.objective.metric = catalog().agent_statistics[0]  # which this statistics service does not know
     sweep = await ended(client, await create(client, sweep_spec))
     found = await trials(client, sweep.name)
     assert {trial.failure.reason for trial in found} == {"OBJECTIVE_UNDEFINED"}

@@ -134,6 +134,7 @@ BAD: dict[str, tuple[Callable[[S.SweepSpec], Any], str, str]] = {
     "no evaluation": (lambda s: s.ClearField("evaluation"), "spec.evaluation", "episodes"),
     "baselines without episodes": (lambda s: s.ClearField("held_out"), "spec.held_out", "baselines"),
     "no objective": (set_field("objective.metric", ""), "spec.objective.metric", "reward"),
+    "unknown objective": (set_field("objective.metric", "rewards"), "spec.objective.metric", "did you mean 'reward'"),
     "NUL in the objective": (set_field("objective.metric", "a\0"), "spec.objective.metric", "reward"),
     "unknown direction": (set_field("objective.direction", 9), "spec.objective.direction", "9"),
     "negative slots": (set_field("max_parallel_trials", -1), "spec.max_parallel_trials", "0 to"),
