@@ -72,7 +72,10 @@ def test_a_flood_of_output_is_cut_into_lines_and_bounded(monkeypatch: pytest.Mon
     assert "".join(logs) == "line\n" * 6 + "... more was printed than could be reported ...\n"
 
 
-def test_whole_lines_are_captured_and_still_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_whole_lines_are_captured_and_still_printed(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="x")  # whatever libraries that were imported before have switched off
     lines: list[str] = []
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(handler)
