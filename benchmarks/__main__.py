@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import platform
 import sys
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it reports every channel that a server closes
 
 BENCHMARKS = {
     "cli": "time and modules of `daf --help`",
