@@ -122,6 +122,9 @@ async def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         EvaluationServiceStub(context.peer("evaluation")),
         StatisticsServiceStub(context.peer("statistics")),
     )
+    for name in processes.names():
+        await processes.stop(name, grace_seconds=0)  # one that waits for its service would wait for a day
+    await asyncio.sleep(0)  # lets those be killed that do not end by themselves
     await host.stop()
 
 
