@@ -7,10 +7,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import ruamel.yaml
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from daf import documents
 from daf.references import (
@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 _METRIC_ALIASES = {"avg_reward": "reward"}
+
+MetricName = Annotated[str, Field(min_length=1), AfterValidator(lambda name: _METRIC_ALIASES.get(name, name))]
+"""`reward`, or an agent's or the game's statistic."""
 
 
 class DocumentConfig(Section):
@@ -131,7 +134,7 @@ class DAFSweepConfig(_PolicyDocument):
     """Trials that bayesian draws at random first."""
     episodes_per_trial: Count | None = None
     """Episodes of each mission that a trial is scored on: 5 if not given. The same as `evaluation: episodes`."""
-    objective_metric: str = Field("reward", min_length=1)
+    objective_metric: MetricName = "reward"
     """`reward`, or an agent's or the game's statistic."""
     optimize_direction: Literal["maximize", "minimize"] = "maximize"
     max_parallel_jobs: Count | None = None
@@ -143,11 +146,6 @@ class DAFSweepConfig(_PolicyDocument):
     """`null` leaves the final evaluation out."""
     baselines: list[PolicyConfig] = Field(default_factory=list)
     """Policies beside the best trial on the held-out episodes; `untrained` is the policy itself before training."""
-
-    @field_validator("objective_metric")
-    @classmethod
-    def _metric(cls, name: str) -> str:
-        return _METRIC_ALIASES.get(name, name)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -191,13 +189,8 @@ class DAFEvaluationConfig(DocumentConfig):
     profile: str = ""
     workers: Count | None = None
     save_replays: bool = False
-    objective_metric: str = Field("reward", min_length=1)
+    objective_metric: MetricName = "reward"
     """What is summarized: `reward`, or an agent's or the game's statistic."""
-
-    @field_validator("objective_metric")
-    @classmethod
-    def _metric(cls, name: str) -> str:
-        return _METRIC_ALIASES.get(name, name)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

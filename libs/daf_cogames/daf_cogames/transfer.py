@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from daf_common.errors import DataLoss, NotFound, Unavailable
-from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
+from daf_protos.common.v1.artifact_pb2 import ArtifactLocation
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_SECONDS = 60.0
@@ -71,13 +71,6 @@ def upload(path: Path, location: ArtifactLocation) -> None:
         headers = {"Content-Length": str(path.stat().st_size)}  # without it httpx sends chunks, which S3 refuses
         response = httpx.put(location.url, content=_chunks(file), headers=headers, timeout=TIMEOUT_SECONDS)
     _check_status(response)
-
-
-def describe(path: Path, media_type: str) -> Artifact:
-    """The message that names a file's content; the service that stores it sets the owner."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Artifact(sha256=sha256, size_bytes=path.stat().st_size, media_type=media_type)
 
 
 def _read(url: str) -> Iterator[bytes]:

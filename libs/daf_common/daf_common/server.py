@@ -98,6 +98,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return handler
         metadata = {k: v for k, v in details.invocation_metadata or () if isinstance(v, str)}
         parse = handler.request_deserializer
+        kind = (
+            ("stream" if handler.request_streaming else "unary")
+            + "_"
+            + ("stream" if handler.response_streaming else "unary")
+        )
+        inner = getattr(handler, kind)
 
         def read(raw: bytes) -> Any:
             try:
@@ -109,40 +115,30 @@ class Interceptor(grpc.aio.ServerInterceptor):
             async for raw in stream:
                 yield read(raw)
 
+        def begin(stack: ExitStack, raw: Any) -> Any:
+            call = Call(details.method, metadata)
+            for step in self._steps:
+                stack.enter_context(step(call))
+            return read_all(raw) if handler.request_streaming else read(raw)
+
         async def unary(raw: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 with ExitStack() as stack:
-                    self._enter(stack, details.method, metadata)
-                    request = read_all(raw) if handler.request_streaming else read(raw)
-                    inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-                    return await inner(request, context)
+                    return await inner(begin(stack, raw), context)
             except DafError as error:
                 await context.abort_with_status(rpc_status.to_status(to_status(error)))
 
         async def streaming(raw: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             try:
                 with ExitStack() as stack:
-                    self._enter(stack, details.method, metadata)
-                    request = read_all(raw) if handler.request_streaming else read(raw)
-                    inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-                    async for message in inner(request, context):
+                    async for message in inner(begin(stack, raw), context):
                         yield message
             except DafError as error:
                 await context.abort_with_status(rpc_status.to_status(to_status(error)))
 
-        kind = (
-            ("stream" if handler.request_streaming else "unary")
-            + "_"
-            + ("stream" if handler.response_streaming else "unary")
-        )
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         # The bytes are parsed inside the steps, so that a broken message is an error like any other.
         return make(streaming if handler.response_streaming else unary, None, handler.response_serializer)
-
-    def _enter(self, stack: ExitStack, method: str, metadata: dict[str, str]) -> None:
-        call = Call(method, metadata)
-        for step in self._steps:
-            stack.enter_context(step(call))
 
 
 def create_server(address: str, steps: tuple[Step, ...] = STEPS) -> tuple[grpc.aio.Server, int]:

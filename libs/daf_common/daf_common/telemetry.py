@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 
 REQUEST_ID: ContextVar[str] = ContextVar("daf_request_id", default="")
 """The id of the call that is being served; it travels with the calls made on its behalf."""
@@ -20,7 +20,6 @@ RPC_SECONDS = Histogram(
     "daf_rpc_seconds", "Time to serve a call", ["method", "code"], buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
 )
 RESOURCES = Counter("daf_resources_total", "Resources that reached a state", ["kind", "state"])
-QUEUE = Gauge("daf_reconciler_queue", "Keys that wait to be looked at", ["reconciler"])
 
 _RESERVED = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
 
