@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from daf_cogames.catalog import agent_count, resolve_mission, resolve_policy
 from daf_common import names
+from daf_common.failures import Failure
 from daf_common.times import to_timestamp
 from daf_evaluation import plan
-from daf_evaluation.evaluations import Evaluation, Failure
+from daf_evaluation.evaluations import Evaluation
 from daf_evaluation.plan import Scenario, Team
 from daf_evaluation.shards import Shard
 from daf_protos.common.v1 import failure_pb2

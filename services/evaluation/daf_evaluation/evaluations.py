@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
+from daf_common.failures import Failure
 from daf_common.workloads import Observation
 from daf_common.workloads import State as WorkloadState
 
@@ -37,15 +38,6 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.CANCELLED: frozenset(),
 }
 """All changes of state that there are."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why an evaluation cannot go on."""
-
-    reason: str
-    message: str
-    subject: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from daf_common.failures import Failure
 from daf_common.store import Transaction
 from daf_common.times import utc
 from daf_evaluation import shard_store
-from daf_evaluation.evaluations import Evaluation, Failure, State
+from daf_evaluation.evaluations import Evaluation, State
 from daf_evaluation.shards import Shard, ShardState
 from daf_evaluation.slots import Claim, grant
 from daf_evaluation.tables import EVALUATIONS, HISTORY, LOGS, SHARDS

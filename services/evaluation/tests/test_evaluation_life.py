@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from daf_common.failures import Failure
 from daf_common.workloads import Observation
 from daf_common.workloads import State as WorkloadState
 from daf_evaluation.evaluations import (
     TRANSITIONS,
     Archive,
     Evaluation,
-    Failure,
     Seen,
     Start,
     State,

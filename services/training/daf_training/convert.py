@@ -9,6 +9,7 @@ from datetime import datetime
 from daf_common import names
 from daf_common.artifacts import check_artifact
 from daf_common.errors import InvalidArgument, Violation
+from daf_common.failures import Failure
 from daf_common.times import to_timestamp
 from daf_common.values import scalars, to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -23,7 +24,7 @@ from daf_protos.training.v1.training_job_pb2 import (
     TrainingSpec,
 )
 from daf_training.checkpoints import CheckpointRow
-from daf_training.jobs import Failure, Job, Outcome, Report
+from daf_training.jobs import Job, Outcome, Report
 from daf_training.logs import clean
 
 MAX_STEPS = 2**62

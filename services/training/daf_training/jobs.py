@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
+from daf_common.failures import Failure
 from daf_common.values import Scalar
 from daf_common.workloads import Observation, State
 from daf_training.checkpoints import DEFAULT_KEPT
@@ -40,15 +41,6 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = {
 
 OCCUPYING = (JobState.STARTING, JobState.RUNNING)
 """States in which a job holds a slot."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a job failed."""
-
-    reason: str
-    message: str
-    subject: str = ""
 
 
 @dataclass(frozen=True)

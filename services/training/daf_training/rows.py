@@ -7,8 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from daf_common.failures import Failure
 from daf_common.times import utc
-from daf_training.jobs import Failure, Job, JobState
+from daf_training.jobs import Job, JobState
 
 
 def job_columns(job: Job) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daf_common.errors import Aborted, PermissionDenied
+from daf_common.failures import Failure
 from daf_common.workloads import Observation, State
 from daf_training import jobs, logs
 from daf_training.attempts import admit, parse_workload_name, workload_name
@@ -18,7 +19,6 @@ from daf_training.checkpoints import superfluous
 from daf_training.jobs import (
     ALLOWED,
     Action,
-    Failure,
     Job,
     JobState,
     Outcome,
