@@ -22,15 +22,16 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from daf_protos.common.v1 import artifact_pb2 as daf__protos_dot_common_dot_v1_dot_artifact__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"daf_protos/common/v1/mission.proto\x12\rdaf.common.v1\"\xa3\x01\n\x07Mission\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08variants\x18\x02 \x03(\t\x12\x11\n\x04\x63ogs\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_steps\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\ndifficulty\x18\x05 \x01(\t\x12\x15\n\x08map_seed\x18\x06 \x01(\x03H\x02\x88\x01\x01\x42\x07\n\x05_cogsB\x0c\n\n_max_stepsB\x0b\n\t_map_seedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"daf_protos/common/v1/mission.proto\x12\rdaf.common.v1\x1a#daf_protos/common/v1/artifact.proto\"\xca\x01\n\x07Mission\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08variants\x18\x02 \x03(\t\x12\x11\n\x04\x63ogs\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_steps\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\ndifficulty\x18\x05 \x01(\t\x12\x15\n\x08map_seed\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12%\n\x04\x66ile\x18\x07 \x01(\x0b\x32\x17.daf.common.v1.ArtifactB\x07\n\x05_cogsB\x0c\n\n_max_stepsB\x0b\n\t_map_seedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'daf_protos.common.v1.mission_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MISSION']._serialized_start=54
-  _globals['_MISSION']._serialized_end=217
+  _globals['_MISSION']._serialized_start=91
+  _globals['_MISSION']._serialized_end=293
 # @@protoc_insertion_point(module_scope)

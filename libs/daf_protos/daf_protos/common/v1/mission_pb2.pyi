@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from daf_protos.common.v1 import artifact_pb2 as _artifact_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -32,8 +33,11 @@ class Mission(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     DIFFICULTY_FIELD_NUMBER: _builtins.int
     MAP_SEED_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name as `daf missions` lists it, for example `cogsguard_machina_1.basic`. Never a path or a pattern."""
+    """Name as `daf missions` lists it, for example `cogsguard_machina_1.basic`; of a mission with a `file`, what tables call
+    it. Never a path or a pattern.
+    """
     cogs: _builtins.int
     """Number of agents; unset means the mission's own default."""
     max_steps: _builtins.int
@@ -46,6 +50,10 @@ class Mission(_message.Message):
     def variants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Variants applied in this order."""
 
+    @_builtins.property
+    def file(self) -> _artifact_pb2.Artifact:
+        """The user's own mission, an archive with one `.yaml` or `.py` file as CoGames reads it; only workers open it."""
+
     def __init__(
         self,
         *,
@@ -55,10 +63,11 @@ class Mission(_message.Message):
         max_steps: _builtins.int | None = ...,
         difficulty: _builtins.str = ...,
         map_seed: _builtins.int | None = ...,
+        file: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cogs", b"_cogs", "_map_seed", b"_map_seed", "_max_steps", b"_max_steps", "cogs", b"cogs", "map_seed", b"map_seed", "max_steps", b"max_steps"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cogs", b"_cogs", "_map_seed", b"_map_seed", "_max_steps", b"_max_steps", "cogs", b"cogs", "file", b"file", "map_seed", b"map_seed", "max_steps", b"max_steps"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cogs", b"_cogs", "_map_seed", b"_map_seed", "_max_steps", b"_max_steps", "cogs", b"cogs", "difficulty", b"difficulty", "map_seed", b"map_seed", "max_steps", b"max_steps", "name", b"name", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cogs", b"_cogs", "_map_seed", b"_map_seed", "_max_steps", b"_max_steps", "cogs", b"cogs", "difficulty", b"difficulty", "file", b"file", "map_seed", b"map_seed", "max_steps", b"max_steps", "name", b"name", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cogs: _TypeAlias = _typing.Literal["cogs"]  # noqa: Y015
     _WhichOneofArgType__cogs: _TypeAlias = _typing.Literal["_cogs", b"_cogs"]  # noqa: Y015

@@ -26,7 +26,7 @@ from daf_protos.common.v1 import artifact_pb2 as daf__protos_dot_common_dot_v1_d
 from daf_protos.common.v1 import value_pb2 as daf__protos_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!daf_protos/common/v1/policy.proto\x12\rdaf.common.v1\x1a#daf_protos/common/v1/artifact.proto\x1a daf_protos/common/v1/value.proto\"\xca\x01\n\x06Policy\x12\r\n\x05label\x18\x01 \x01(\t\x12\x32\n\x0cpolicy_class\x18\x02 \x01(\x0b\x32\x1a.daf.common.v1.PolicyClassH\x00\x12\x35\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.daf.common.v1.PolicyCheckpointH\x00\x12)\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x17.daf.common.v1.ArtifactH\x00\x12\x11\n\x07version\x18\x05 \x01(\tH\x00\x42\x08\n\x06source\"\xce\x01\n\x0bPolicyClass\x12\x12\n\nclass_path\x18\x01 \x01(\t\x12%\n\x04\x63ode\x18\x02 \x01(\x0b\x32\x17.daf.common.v1.Artifact\x12<\n\targuments\x18\x03 \x03(\x0b\x32).daf.common.v1.PolicyClass.ArgumentsEntry\x1a\x46\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.daf.common.v1.Value:\x02\x38\x01\"\x82\x01\n\x10PolicyCheckpoint\x12\x30\n\x0cpolicy_class\x18\x01 \x01(\x0b\x32\x1a.daf.common.v1.PolicyClass\x12(\n\x07weights\x18\x02 \x01(\x0b\x32\x17.daf.common.v1.Artifact\x12\x12\n\ncheckpoint\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!daf_protos/common/v1/policy.proto\x12\rdaf.common.v1\x1a#daf_protos/common/v1/artifact.proto\x1a daf_protos/common/v1/value.proto\"\xca\x01\n\x06Policy\x12\r\n\x05label\x18\x01 \x01(\t\x12\x32\n\x0cpolicy_class\x18\x02 \x01(\x0b\x32\x1a.daf.common.v1.PolicyClassH\x00\x12\x35\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x1f.daf.common.v1.PolicyCheckpointH\x00\x12)\n\x06\x62undle\x18\x04 \x01(\x0b\x32\x17.daf.common.v1.ArtifactH\x00\x12\x11\n\x07version\x18\x05 \x01(\tH\x00\x42\x08\n\x06source\"\xfd\x01\n\x0bPolicyClass\x12\x12\n\nclass_path\x18\x01 \x01(\t\x12%\n\x04\x63ode\x18\x02 \x01(\x0b\x32\x17.daf.common.v1.Artifact\x12<\n\targuments\x18\x03 \x03(\x0b\x32).daf.common.v1.PolicyClass.ArgumentsEntry\x12-\n\x0crequirements\x18\x04 \x01(\x0b\x32\x17.daf.common.v1.Artifact\x1a\x46\n\x0e\x41rgumentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.daf.common.v1.Value:\x02\x38\x01\"\x82\x01\n\x10PolicyCheckpoint\x12\x30\n\x0cpolicy_class\x18\x01 \x01(\x0b\x32\x1a.daf.common.v1.PolicyClass\x12(\n\x07weights\x18\x02 \x01(\x0b\x32\x17.daf.common.v1.Artifact\x12\x12\n\ncheckpoint\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY']._serialized_start=124
   _globals['_POLICY']._serialized_end=326
   _globals['_POLICYCLASS']._serialized_start=329
-  _globals['_POLICYCLASS']._serialized_end=535
-  _globals['_POLICYCLASS_ARGUMENTSENTRY']._serialized_start=465
-  _globals['_POLICYCLASS_ARGUMENTSENTRY']._serialized_end=535
-  _globals['_POLICYCHECKPOINT']._serialized_start=538
-  _globals['_POLICYCHECKPOINT']._serialized_end=668
+  _globals['_POLICYCLASS']._serialized_end=582
+  _globals['_POLICYCLASS_ARGUMENTSENTRY']._serialized_start=512
+  _globals['_POLICYCLASS_ARGUMENTSENTRY']._serialized_end=582
+  _globals['_POLICYCHECKPOINT']._serialized_start=585
+  _globals['_POLICYCHECKPOINT']._serialized_end=715
 # @@protoc_insertion_point(module_scope)

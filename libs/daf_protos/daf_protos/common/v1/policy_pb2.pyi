@@ -96,6 +96,7 @@ class PolicyClass(_message.Message):
     CLASS_PATH_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
     class_path: _builtins.str
     """Dotted path of the class, or a short name that `daf policies` lists."""
     @_builtins.property
@@ -106,16 +107,21 @@ class PolicyClass(_message.Message):
     def arguments(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
         """Named arguments of the constructor."""
 
+    @_builtins.property
+    def requirements(self) -> _artifact_pb2.Artifact:
+        """Packages that the code needs and the runner lacks: an archive of wheels, which workers put on their path."""
+
     def __init__(
         self,
         *,
         class_path: _builtins.str = ...,
         code: _artifact_pb2.Artifact | None = ...,
         arguments: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
+        requirements: _artifact_pb2.Artifact | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "requirements", b"requirements"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "class_path", b"class_path", "code", b"code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "class_path", b"class_path", "code", b"code", "requirements", b"requirements"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

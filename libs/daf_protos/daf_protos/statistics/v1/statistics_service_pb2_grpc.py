@@ -45,6 +45,11 @@ class StatisticsServiceStub:
                 request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ReadMetricsRequest.SerializeToString,
                 response_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ReadMetricsResponse.FromString,
                 _registered_method=True)
+        self.PlotMetrics = channel.unary_unary(
+                '/daf.statistics.v1.StatisticsService/PlotMetrics',
+                request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.PlotMetricsRequest.SerializeToString,
+                response_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.PlotMetricsResponse.FromString,
+                _registered_method=True)
         self.ListMetrics = channel.unary_unary(
                 '/daf.statistics.v1.StatisticsService/ListMetrics',
                 request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListMetricsRequest.SerializeToString,
@@ -90,6 +95,13 @@ class StatisticsServiceServicer:
 
     def ReadMetrics(self, request, context):
         """Reads metric series.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PlotMetrics(self, request, context):
+        """Draws metric series as a picture.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,6 +161,11 @@ def add_StatisticsServiceServicer_to_server(servicer, server):
                     servicer.ReadMetrics,
                     request_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ReadMetricsRequest.FromString,
                     response_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ReadMetricsResponse.SerializeToString,
+            ),
+            'PlotMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlotMetrics,
+                    request_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.PlotMetricsRequest.FromString,
+                    response_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.PlotMetricsResponse.SerializeToString,
             ),
             'ListMetrics': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMetrics,
@@ -236,6 +253,33 @@ class StatisticsService:
             '/daf.statistics.v1.StatisticsService/ReadMetrics',
             daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ReadMetricsRequest.SerializeToString,
             daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ReadMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlotMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daf.statistics.v1.StatisticsService/PlotMetrics',
+            daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.PlotMetricsRequest.SerializeToString,
+            daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.PlotMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class StatisticsServiceStub:
     """Records points of metric series. A point that is already there is left as it is."""
     ReadMetrics: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.ReadMetricsRequest, _statistics_service_pb2.ReadMetricsResponse]
     """Reads metric series."""
+    PlotMetrics: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.PlotMetricsRequest, _statistics_service_pb2.PlotMetricsResponse]
+    """Draws metric series as a picture."""
     ListMetrics: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.ListMetricsRequest, _statistics_service_pb2.ListMetricsResponse]
     """Lists the names of a source's metric series."""
     RecordEpisodes: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.RecordEpisodesRequest, _statistics_service_pb2.RecordEpisodesResponse]
@@ -59,6 +61,8 @@ class StatisticsServiceAsyncStub(StatisticsServiceStub):
     """Records points of metric series. A point that is already there is left as it is."""
     ReadMetrics: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.ReadMetricsRequest, _statistics_service_pb2.ReadMetricsResponse]  # type: ignore[assignment]
     """Reads metric series."""
+    PlotMetrics: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.PlotMetricsRequest, _statistics_service_pb2.PlotMetricsResponse]  # type: ignore[assignment]
+    """Draws metric series as a picture."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.ListMetricsRequest, _statistics_service_pb2.ListMetricsResponse]  # type: ignore[assignment]
     """Lists the names of a source's metric series."""
     RecordEpisodes: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.RecordEpisodesRequest, _statistics_service_pb2.RecordEpisodesResponse]  # type: ignore[assignment]
@@ -90,6 +94,14 @@ class StatisticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statistics_service_pb2.ReadMetricsResponse, _abc.Awaitable[_statistics_service_pb2.ReadMetricsResponse]]:
         """Reads metric series."""
+
+    @_abc_1.abstractmethod
+    def PlotMetrics(
+        self,
+        request: _statistics_service_pb2.PlotMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_statistics_service_pb2.PlotMetricsResponse, _abc.Awaitable[_statistics_service_pb2.PlotMetricsResponse]]:
+        """Draws metric series as a picture."""
 
     @_abc_1.abstractmethod
     def ListMetrics(

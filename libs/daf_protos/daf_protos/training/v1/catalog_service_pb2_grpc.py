@@ -50,6 +50,11 @@ class CatalogServiceStub:
                 request_serializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.ListHyperparametersRequest.SerializeToString,
                 response_deserializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.ListHyperparametersResponse.FromString,
                 _registered_method=True)
+        self.GetRunner = channel.unary_unary(
+                '/daf.training.v1.CatalogService/GetRunner',
+                request_serializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.GetRunnerRequest.SerializeToString,
+                response_deserializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.GetRunnerResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -77,6 +82,13 @@ class CatalogServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRunner(self, request, context):
+        """Says what the runner's Python environment has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.ListHyperparameters,
                     request_deserializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.ListHyperparametersRequest.FromString,
                     response_serializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.ListHyperparametersResponse.SerializeToString,
+            ),
+            'GetRunner': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunner,
+                    request_deserializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.GetRunnerRequest.FromString,
+                    response_serializer=daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.GetRunnerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class CatalogService:
             '/daf.training.v1.CatalogService/ListHyperparameters',
             daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.ListHyperparametersRequest.SerializeToString,
             daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.ListHyperparametersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunner(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daf.training.v1.CatalogService/GetRunner',
+            daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.GetRunnerRequest.SerializeToString,
+            daf__protos_dot_training_dot_v1_dot_catalog__service__pb2.GetRunnerResponse.FromString,
             options,
             channel_credentials,
             insecure,

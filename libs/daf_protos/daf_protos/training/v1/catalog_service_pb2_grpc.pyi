@@ -39,6 +39,8 @@ class CatalogServiceStub:
     """Lists the policies."""
     ListHyperparameters: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListHyperparametersRequest, _catalog_service_pb2.ListHyperparametersResponse]
     """Lists the hyperparameters that can be set for a policy."""
+    GetRunner: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetRunnerRequest, _catalog_service_pb2.GetRunnerResponse]
+    """Says what the runner's Python environment has."""
 
 @_typing.type_check_only
 class CatalogServiceAsyncStub(CatalogServiceStub):
@@ -51,6 +53,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Lists the policies."""
     ListHyperparameters: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListHyperparametersRequest, _catalog_service_pb2.ListHyperparametersResponse]  # type: ignore[assignment]
     """Lists the hyperparameters that can be set for a policy."""
+    GetRunner: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetRunnerRequest, _catalog_service_pb2.GetRunnerResponse]  # type: ignore[assignment]
+    """Says what the runner's Python environment has."""
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """What can be trained: missions, policies and hyperparameters, as the installed runner knows them."""
@@ -78,5 +82,13 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListHyperparametersResponse, _abc.Awaitable[_catalog_service_pb2.ListHyperparametersResponse]]:
         """Lists the hyperparameters that can be set for a policy."""
+
+    @_abc_1.abstractmethod
+    def GetRunner(
+        self,
+        request: _catalog_service_pb2.GetRunnerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.GetRunnerResponse, _abc.Awaitable[_catalog_service_pb2.GetRunnerResponse]]:
+        """Says what the runner's Python environment has."""
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -104,6 +104,8 @@ class TrainingSpec(_message.Message):
     MAX_CHECKPOINTS_FIELD_NUMBER: _builtins.int
     MAX_RESTARTS_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    BEST_METRIC_FIELD_NUMBER: _builtins.int
+    MINIMIZE_BEST_METRIC_FIELD_NUMBER: _builtins.int
     agent_steps: _builtins.int
     """Length of the run in agent steps (one agent acting once), over all workers."""
     seed: _builtins.int
@@ -120,6 +122,10 @@ class TrainingSpec(_message.Message):
     """How many checkpoints are kept beside the best; unset means 5."""
     max_restarts: _builtins.int
     """Attempts after the first that may follow a lost worker; unset means 0."""
+    best_metric: _builtins.str
+    """The metric by which one checkpoint is the best; empty means `env/reward_per_agent`."""
+    minimize_best_metric: _builtins.bool
+    """Whether the smallest value of that metric is the best."""
     @_builtins.property
     def policy_class(self) -> _policy_pb2.PolicyClass:
         """The policy class; its arguments are the policy's hyperparameters."""
@@ -151,10 +157,12 @@ class TrainingSpec(_message.Message):
         max_checkpoints: _builtins.int | None = ...,
         max_restarts: _builtins.int | None = ...,
         start: _policy_pb2.PolicyCheckpoint | None = ...,
+        best_metric: _builtins.str = ...,
+        minimize_best_metric: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_workers", b"_workers", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "policy_class", b"policy_class", "start", b"start", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_workers", b"_workers", "agent_steps", b"agent_steps", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "missions", b"missions", "policy_class", b"policy_class", "profile", b"profile", "seed", b"seed", "start", b"start", "trainer", b"trainer", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_workers", b"_workers", "agent_steps", b"agent_steps", "best_metric", b"best_metric", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "minimize_best_metric", b"minimize_best_metric", "missions", b"missions", "policy_class", b"policy_class", "profile", b"profile", "seed", b"seed", "start", b"start", "trainer", b"trainer", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_agent_steps: _TypeAlias = _typing.Literal["checkpoint_agent_steps"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_agent_steps: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps"]  # noqa: Y015
@@ -220,6 +228,8 @@ class TrainingJob(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    BEST_CHECKPOINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `trainingJobs/{job}`."""
     state: Global___TrainingJobState.ValueType
@@ -232,9 +242,11 @@ class TrainingJob(_message.Message):
     """Who asked for it."""
     revision: _builtins.int
     """Rises with every change of the job."""
+    waiting_for: _builtins.str
+    """What a pending job waits for, for a person; empty for others."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
-        """What was submitted."""
+        """What was submitted; resuming may change `workers` and `agent_steps`."""
 
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
@@ -264,6 +276,10 @@ class TrainingJob(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
 
+    @_builtins.property
+    def best_checkpoint(self) -> Global___Checkpoint:
+        """The best checkpoint by the spec's metric; unset before the first that has it."""
+
     def __init__(
         self,
         *,
@@ -281,10 +297,12 @@ class TrainingJob(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
+        best_checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_checkpoint", b"best_checkpoint", "checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "progress", b"progress", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "create_time", b"create_time", "creator", b"creator", "effective_trainer", b"effective_trainer", "end_time", b"end_time", "failure", b"failure", "name", b"name", "progress", b"progress", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "best_checkpoint", b"best_checkpoint", "cancel_requested", b"cancel_requested", "checkpoint", b"checkpoint", "create_time", b"create_time", "creator", b"creator", "effective_trainer", b"effective_trainer", "end_time", b"end_time", "failure", b"failure", "name", b"name", "progress", b"progress", "revision", b"revision", "spec", b"spec", "start_time", b"start_time", "state", b"state", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -296,12 +314,34 @@ class TrainingProgress(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LossesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AGENT_STEPS_FIELD_NUMBER: _builtins.int
     TOTAL_AGENT_STEPS_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
     STEPS_PER_SECOND_FIELD_NUMBER: _builtins.int
     REWARD_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     agent_steps: _builtins.int
     """Agent steps done, over all workers."""
     total_agent_steps: _builtins.int
@@ -309,11 +349,19 @@ class TrainingProgress(_message.Message):
     update: _builtins.int
     """Updates of the policy done."""
     steps_per_second: _builtins.float
-    """Agent steps per second since the last snapshot."""
+    """Agent steps per second since the last snapshot, of all workers together."""
     reward: _builtins.float
     """Mean reward per agent and episode, of the episodes that ended since the last snapshot; unset if none did."""
     learning_rate: _builtins.float
     """Learning rate of the last update."""
+    @_builtins.property
+    def losses(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Losses by short name, for example `policy_loss`: means since the last snapshot."""
+
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingWorker]:
+        """Every worker, by rank."""
+
     def __init__(
         self,
         *,
@@ -323,10 +371,12 @@ class TrainingProgress(_message.Message):
         steps_per_second: _builtins.float = ...,
         reward: _builtins.float | None = ...,
         learning_rate: _builtins.float = ...,
+        losses: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        workers: _abc.Iterable[Global___TrainingWorker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "reward", b"reward"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "agent_steps", b"agent_steps", "learning_rate", b"learning_rate", "reward", b"reward", "steps_per_second", b"steps_per_second", "total_agent_steps", b"total_agent_steps", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "agent_steps", b"agent_steps", "learning_rate", b"learning_rate", "losses", b"losses", "reward", b"reward", "steps_per_second", b"steps_per_second", "total_agent_steps", b"total_agent_steps", "update", b"update", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
     _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015
@@ -335,10 +385,131 @@ class TrainingProgress(_message.Message):
 Global___TrainingProgress: _TypeAlias = TrainingProgress  # noqa: Y015
 
 @_typing.final
+class TrainingWorker(_message.Message):
+    """What one worker does and uses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANK_FIELD_NUMBER: _builtins.int
+    STEPS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CPU_CORES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_UTILIZATION_FIELD_NUMBER: _builtins.int
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    rank: _builtins.int
+    """Its rank, from 0."""
+    steps_per_second: _builtins.float
+    """Agent steps per second since the last snapshot."""
+    cpu_cores: _builtins.float
+    """CPU time per wall time since the last snapshot, with its environments' processes: 1 is one core."""
+    memory_bytes: _builtins.int
+    """Memory in bytes, with its environments' processes."""
+    gpu_utilization: _builtins.float
+    """Share of the time in which the GPU worked, from 0 to 1; unset without a GPU."""
+    gpu_memory_bytes: _builtins.int
+    """GPU memory in bytes; unset without a GPU."""
+    def __init__(
+        self,
+        *,
+        rank: _builtins.int = ...,
+        steps_per_second: _builtins.float = ...,
+        cpu_cores: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        gpu_utilization: _builtins.float | None = ...,
+        gpu_memory_bytes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_memory_bytes", b"_gpu_memory_bytes", "_gpu_utilization", b"_gpu_utilization", "gpu_memory_bytes", b"gpu_memory_bytes", "gpu_utilization", b"gpu_utilization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_memory_bytes", b"_gpu_memory_bytes", "_gpu_utilization", b"_gpu_utilization", "cpu_cores", b"cpu_cores", "gpu_memory_bytes", b"gpu_memory_bytes", "gpu_utilization", b"gpu_utilization", "memory_bytes", b"memory_bytes", "rank", b"rank", "steps_per_second", b"steps_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gpu_memory_bytes: _TypeAlias = _typing.Literal["gpu_memory_bytes"]  # noqa: Y015
+    _WhichOneofArgType__gpu_memory_bytes: _TypeAlias = _typing.Literal["_gpu_memory_bytes", b"_gpu_memory_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__gpu_utilization: _TypeAlias = _typing.Literal["gpu_utilization"]  # noqa: Y015
+    _WhichOneofArgType__gpu_utilization: _TypeAlias = _typing.Literal["_gpu_utilization", b"_gpu_utilization"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_memory_bytes) -> _WhichOneofReturnType__gpu_memory_bytes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_utilization) -> _WhichOneofReturnType__gpu_utilization | None: ...
+
+Global___TrainingWorker: _TypeAlias = TrainingWorker  # noqa: Y015
+
+@_typing.final
+class TrainingAttempt(_message.Message):
+    """One try to run a job to its end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    RESUMED_FROM_FIELD_NUMBER: _builtins.int
+    AGENT_STEPS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Its number, from 1."""
+    workers: _builtins.int
+    """Workers it had."""
+    resumed_from: _builtins.str
+    """The checkpoint that it went on from; empty if it started afresh."""
+    agent_steps: _builtins.int
+    """Agent steps of the job at its end, or so far."""
+    @_builtins.property
+    def failure(self) -> _failure_pb2.Failure:
+        """Why it ended, other than well."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was started."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; unset while it runs."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        workers: _builtins.int = ...,
+        resumed_from: _builtins.str = ...,
+        agent_steps: _builtins.int = ...,
+        failure: _failure_pb2.Failure | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_steps", b"agent_steps", "end_time", b"end_time", "failure", b"failure", "number", b"number", "resumed_from", b"resumed_from", "start_time", b"start_time", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingAttempt: _TypeAlias = TrainingAttempt  # noqa: Y015
+
+@_typing.final
 class Checkpoint(_message.Message):
     """Weights saved by a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetricsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
@@ -347,6 +518,10 @@ class Checkpoint(_message.Message):
     TRAINER_STATE_FIELD_NUMBER: _builtins.int
     REWARD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PARENT_FIELD_NUMBER: _builtins.int
+    PARENT_SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `trainingJobs/{job}/checkpoints/{update}`."""
     update: _builtins.int
@@ -355,6 +530,12 @@ class Checkpoint(_message.Message):
     """Agent steps done when it was saved."""
     reward: _builtins.float
     """Mean reward per agent and episode around this point; unset if no episode had ended."""
+    attempt: _builtins.int
+    """The attempt that saved it."""
+    parent: _builtins.str
+    """Resource name of the checkpoint that training went on from, or that the job started from; empty for fresh weights."""
+    parent_sha256: _builtins.str
+    """SHA-256 of the parent's weights; empty for fresh weights."""
     @_builtins.property
     def weights(self) -> _artifact_pb2.Artifact:
         """The weights: a PyTorch state dictionary that plain CoGames loads."""
@@ -367,6 +548,10 @@ class Checkpoint(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded."""
 
+    @_builtins.property
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """All metrics around this point, by name."""
+
     def __init__(
         self,
         *,
@@ -377,10 +562,14 @@ class Checkpoint(_message.Message):
         trainer_state: _artifact_pb2.Artifact | None = ...,
         reward: _builtins.float | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        attempt: _builtins.int = ...,
+        parent: _builtins.str = ...,
+        parent_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "create_time", b"create_time", "reward", b"reward", "trainer_state", b"trainer_state", "weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "agent_steps", b"agent_steps", "create_time", b"create_time", "name", b"name", "reward", b"reward", "trainer_state", b"trainer_state", "update", b"update", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reward", b"_reward", "agent_steps", b"agent_steps", "attempt", b"attempt", "create_time", b"create_time", "metrics", b"metrics", "name", b"name", "parent", b"parent", "parent_sha256", b"parent_sha256", "reward", b"reward", "trainer_state", b"trainer_state", "update", b"update", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__reward: _TypeAlias = _typing.Literal["reward"]  # noqa: Y015
     _WhichOneofArgType__reward: _TypeAlias = _typing.Literal["_reward", b"_reward"]  # noqa: Y015

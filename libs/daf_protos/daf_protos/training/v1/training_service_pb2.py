@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from daf_protos.training.v1 import training_job_pb2 as daf__protos_dot_training_dot_v1_dot_training__job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-daf_protos/training/v1/training_service.proto\x12\x0f\x64\x61\x66.training.v1\x1a)daf_protos/training/v1/training_job.proto\"\x82\x01\n\x18\x43reateTrainingJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.daf.training.v1.TrainingSpec\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"O\n\x19\x43reateTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x16GetTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"@\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x18ListTrainingJobsResponse\x12\x33\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x1c.daf.training.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x18WatchTrainingJobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"q\n\x19WatchTrainingJobsResponse\x12\x33\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x1c.daf.training.v1.TrainingJob\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"(\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x19\x43\x61ncelTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"^\n\x18ResumeTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x07workers\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_workers\"O\n\x19ResumeTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"(\n\x18\x44\x65leteTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65leteTrainingJobResponse\"O\n\x16ListCheckpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x17ListCheckpointsResponse\x12\x30\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1b.daf.training.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x0fReadLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"A\n\x10ReadLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t2\xb4\x07\n\x0fTrainingService\x12j\n\x11\x43reateTrainingJob\x12).daf.training.v1.CreateTrainingJobRequest\x1a*.daf.training.v1.CreateTrainingJobResponse\x12\x61\n\x0eGetTrainingJob\x12&.daf.training.v1.GetTrainingJobRequest\x1a\'.daf.training.v1.GetTrainingJobResponse\x12g\n\x10ListTrainingJobs\x12(.daf.training.v1.ListTrainingJobsRequest\x1a).daf.training.v1.ListTrainingJobsResponse\x12l\n\x11WatchTrainingJobs\x12).daf.training.v1.WatchTrainingJobsRequest\x1a*.daf.training.v1.WatchTrainingJobsResponse0\x01\x12j\n\x11\x43\x61ncelTrainingJob\x12).daf.training.v1.CancelTrainingJobRequest\x1a*.daf.training.v1.CancelTrainingJobResponse\x12j\n\x11ResumeTrainingJob\x12).daf.training.v1.ResumeTrainingJobRequest\x1a*.daf.training.v1.ResumeTrainingJobResponse\x12j\n\x11\x44\x65leteTrainingJob\x12).daf.training.v1.DeleteTrainingJobRequest\x1a*.daf.training.v1.DeleteTrainingJobResponse\x12\x64\n\x0fListCheckpoints\x12\'.daf.training.v1.ListCheckpointsRequest\x1a(.daf.training.v1.ListCheckpointsResponse\x12Q\n\x08ReadLogs\x12 .daf.training.v1.ReadLogsRequest\x1a!.daf.training.v1.ReadLogsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-daf_protos/training/v1/training_service.proto\x12\x0f\x64\x61\x66.training.v1\x1a)daf_protos/training/v1/training_job.proto\"\x82\x01\n\x18\x43reateTrainingJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12+\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.daf.training.v1.TrainingSpec\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"O\n\x19\x43reateTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"%\n\x15GetTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x16GetTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"@\n\x17ListTrainingJobsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x18ListTrainingJobsResponse\x12\x33\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x1c.daf.training.v1.TrainingJob\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x18WatchTrainingJobsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"q\n\x19WatchTrainingJobsResponse\x12\x33\n\rtraining_jobs\x18\x01 \x03(\x0b\x32\x1c.daf.training.v1.TrainingJob\x12\x0f\n\x07\x64\x65leted\x18\x02 \x03(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"(\n\x18\x43\x61ncelTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"O\n\x19\x43\x61ncelTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"\x88\x01\n\x18ResumeTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x07workers\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x0b\x61gent_steps\x18\x04 \x01(\x03H\x01\x88\x01\x01\x42\n\n\x08_workersB\x0e\n\x0c_agent_steps\"O\n\x19ResumeTrainingJobResponse\x12\x32\n\x0ctraining_job\x18\x01 \x01(\x0b\x32\x1c.daf.training.v1.TrainingJob\"(\n\x18\x44\x65leteTrainingJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65leteTrainingJobResponse\"L\n\x13ListAttemptsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x14ListAttemptsResponse\x12\x32\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32 .daf.training.v1.TrainingAttempt\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16ListCheckpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x17ListCheckpointsResponse\x12\x30\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1b.daf.training.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x0fReadLogsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\"A\n\x10ReadLogsResponse\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x05\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t2\x91\x08\n\x0fTrainingService\x12j\n\x11\x43reateTrainingJob\x12).daf.training.v1.CreateTrainingJobRequest\x1a*.daf.training.v1.CreateTrainingJobResponse\x12\x61\n\x0eGetTrainingJob\x12&.daf.training.v1.GetTrainingJobRequest\x1a\'.daf.training.v1.GetTrainingJobResponse\x12g\n\x10ListTrainingJobs\x12(.daf.training.v1.ListTrainingJobsRequest\x1a).daf.training.v1.ListTrainingJobsResponse\x12l\n\x11WatchTrainingJobs\x12).daf.training.v1.WatchTrainingJobsRequest\x1a*.daf.training.v1.WatchTrainingJobsResponse0\x01\x12j\n\x11\x43\x61ncelTrainingJob\x12).daf.training.v1.CancelTrainingJobRequest\x1a*.daf.training.v1.CancelTrainingJobResponse\x12j\n\x11ResumeTrainingJob\x12).daf.training.v1.ResumeTrainingJobRequest\x1a*.daf.training.v1.ResumeTrainingJobResponse\x12j\n\x11\x44\x65leteTrainingJob\x12).daf.training.v1.DeleteTrainingJobRequest\x1a*.daf.training.v1.DeleteTrainingJobResponse\x12[\n\x0cListAttempts\x12$.daf.training.v1.ListAttemptsRequest\x1a%.daf.training.v1.ListAttemptsResponse\x12\x64\n\x0fListCheckpoints\x12\'.daf.training.v1.ListCheckpointsRequest\x1a(.daf.training.v1.ListCheckpointsResponse\x12Q\n\x08ReadLogs\x12 .daf.training.v1.ReadLogsRequest\x1a!.daf.training.v1.ReadLogsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,22 +52,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELTRAININGJOBREQUEST']._serialized_end=825
   _globals['_CANCELTRAININGJOBRESPONSE']._serialized_start=827
   _globals['_CANCELTRAININGJOBRESPONSE']._serialized_end=906
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=908
-  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1002
-  _globals['_RESUMETRAININGJOBRESPONSE']._serialized_start=1004
-  _globals['_RESUMETRAININGJOBRESPONSE']._serialized_end=1083
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1085
-  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1125
-  _globals['_DELETETRAININGJOBRESPONSE']._serialized_start=1127
-  _globals['_DELETETRAININGJOBRESPONSE']._serialized_end=1154
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1156
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1235
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1237
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1337
-  _globals['_READLOGSREQUEST']._serialized_start=1339
-  _globals['_READLOGSREQUEST']._serialized_end=1403
-  _globals['_READLOGSRESPONSE']._serialized_start=1405
-  _globals['_READLOGSRESPONSE']._serialized_end=1470
-  _globals['_TRAININGSERVICE']._serialized_start=1473
-  _globals['_TRAININGSERVICE']._serialized_end=2421
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_start=909
+  _globals['_RESUMETRAININGJOBREQUEST']._serialized_end=1045
+  _globals['_RESUMETRAININGJOBRESPONSE']._serialized_start=1047
+  _globals['_RESUMETRAININGJOBRESPONSE']._serialized_end=1126
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_start=1128
+  _globals['_DELETETRAININGJOBREQUEST']._serialized_end=1168
+  _globals['_DELETETRAININGJOBRESPONSE']._serialized_start=1170
+  _globals['_DELETETRAININGJOBRESPONSE']._serialized_end=1197
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=1199
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=1275
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=1277
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=1376
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=1378
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=1457
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=1459
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=1559
+  _globals['_READLOGSREQUEST']._serialized_start=1561
+  _globals['_READLOGSREQUEST']._serialized_end=1625
+  _globals['_READLOGSRESPONSE']._serialized_start=1627
+  _globals['_READLOGSRESPONSE']._serialized_end=1692
+  _globals['_TRAININGSERVICE']._serialized_start=1695
+  _globals['_TRAININGSERVICE']._serialized_end=2736
 # @@protoc_insertion_point(module_scope)

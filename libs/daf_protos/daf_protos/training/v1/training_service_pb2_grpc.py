@@ -70,6 +70,11 @@ class TrainingServiceStub:
                 request_serializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.DeleteTrainingJobRequest.SerializeToString,
                 response_deserializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.DeleteTrainingJobResponse.FromString,
                 _registered_method=True)
+        self.ListAttempts = channel.unary_unary(
+                '/daf.training.v1.TrainingService/ListAttempts',
+                request_serializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListAttemptsRequest.SerializeToString,
+                response_deserializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
         self.ListCheckpoints = channel.unary_unary(
                 '/daf.training.v1.TrainingService/ListCheckpoints',
                 request_serializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListCheckpointsRequest.SerializeToString,
@@ -122,7 +127,7 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTrainingJob(self, request, context):
-        """Goes on with a job that failed or was cancelled, from its newest checkpoint.
+        """Goes on with a job that has ended, from its newest checkpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +135,13 @@ class TrainingServiceServicer:
 
     def DeleteTrainingJob(self, request, context):
         """Deletes a job that has ended, with its checkpoints and logs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAttempts(self, request, context):
+        """Lists a job's attempts, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +198,11 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.DeleteTrainingJob,
                     request_deserializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.DeleteTrainingJobRequest.FromString,
                     response_serializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.DeleteTrainingJobResponse.SerializeToString,
+            ),
+            'ListAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAttempts,
+                    request_deserializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListAttemptsRequest.FromString,
+                    response_serializer=daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListAttemptsResponse.SerializeToString,
             ),
             'ListCheckpoints': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCheckpoints,
@@ -388,6 +405,33 @@ class TrainingService:
             '/daf.training.v1.TrainingService/DeleteTrainingJob',
             daf__protos_dot_training_dot_v1_dot_training__service__pb2.DeleteTrainingJobRequest.SerializeToString,
             daf__protos_dot_training_dot_v1_dot_training__service__pb2.DeleteTrainingJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daf.training.v1.TrainingService/ListAttempts',
+            daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListAttemptsRequest.SerializeToString,
+            daf__protos_dot_training_dot_v1_dot_training__service__pb2.ListAttemptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

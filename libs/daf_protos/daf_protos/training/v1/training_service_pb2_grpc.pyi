@@ -44,9 +44,11 @@ class TrainingServiceStub:
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingJobRequest, _training_service_pb2.CancelTrainingJobResponse]
     """Asks a job to stop. A job that has ended stays as it is."""
     ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_service_pb2.ResumeTrainingJobResponse]
-    """Goes on with a job that failed or was cancelled, from its newest checkpoint."""
+    """Goes on with a job that has ended, from its newest checkpoint."""
     DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]
     """Deletes a job that has ended, with its checkpoints and logs."""
+    ListAttempts: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListAttemptsRequest, _training_service_pb2.ListAttemptsResponse]
+    """Lists a job's attempts, newest first."""
     ListCheckpoints: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListCheckpointsRequest, _training_service_pb2.ListCheckpointsResponse]
     """Lists a job's checkpoints, newest first."""
     ReadLogs: _grpc.UnaryStreamMultiCallable[_training_service_pb2.ReadLogsRequest, _training_service_pb2.ReadLogsResponse]
@@ -68,9 +70,11 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingJobRequest, _training_service_pb2.CancelTrainingJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. A job that has ended stays as it is."""
     ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_service_pb2.ResumeTrainingJobResponse]  # type: ignore[assignment]
-    """Goes on with a job that failed or was cancelled, from its newest checkpoint."""
+    """Goes on with a job that has ended, from its newest checkpoint."""
     DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]  # type: ignore[assignment]
     """Deletes a job that has ended, with its checkpoints and logs."""
+    ListAttempts: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListAttemptsRequest, _training_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
+    """Lists a job's attempts, newest first."""
     ListCheckpoints: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListCheckpointsRequest, _training_service_pb2.ListCheckpointsResponse]  # type: ignore[assignment]
     """Lists a job's checkpoints, newest first."""
     ReadLogs: _aio.UnaryStreamMultiCallable[_training_service_pb2.ReadLogsRequest, _training_service_pb2.ReadLogsResponse]  # type: ignore[assignment]
@@ -125,7 +129,7 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ResumeTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.ResumeTrainingJobResponse, _abc.Awaitable[_training_service_pb2.ResumeTrainingJobResponse]]:
-        """Goes on with a job that failed or was cancelled, from its newest checkpoint."""
+        """Goes on with a job that has ended, from its newest checkpoint."""
 
     @_abc_1.abstractmethod
     def DeleteTrainingJob(
@@ -134,6 +138,14 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.DeleteTrainingJobResponse, _abc.Awaitable[_training_service_pb2.DeleteTrainingJobResponse]]:
         """Deletes a job that has ended, with its checkpoints and logs."""
+
+    @_abc_1.abstractmethod
+    def ListAttempts(
+        self,
+        request: _training_service_pb2.ListAttemptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_service_pb2.ListAttemptsResponse, _abc.Awaitable[_training_service_pb2.ListAttemptsResponse]]:
+        """Lists a job's attempts, newest first."""
 
     @_abc_1.abstractmethod
     def ListCheckpoints(

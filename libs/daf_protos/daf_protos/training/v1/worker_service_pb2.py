@@ -29,7 +29,7 @@ from daf_protos.training.v1 import training_job_pb2 as daf__protos_dot_training_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+daf_protos/training/v1/worker_service.proto\x12\x0f\x64\x61\x66.training.v1\x1a#daf_protos/common/v1/artifact.proto\x1a\"daf_protos/common/v1/failure.proto\x1a daf_protos/common/v1/value.proto\x1a)daf_protos/training/v1/training_job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\x07\x41ttempt\x12\x14\n\x0ctraining_job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\r\n\x05token\x18\x04 \x01(\t\"A\n\x14GetAssignmentRequest\x12)\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x18.daf.training.v1.Attempt\"\xc6\x01\n\x15GetAssignmentResponse\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1d.daf.training.v1.TrainingSpec\x12\x32\n\tdownloads\x18\x02 \x03(\x0b\x32\x1f.daf.common.v1.ArtifactLocation\x12+\n\x06resume\x18\x03 \x01(\x0b\x32\x1b.daf.training.v1.Checkpoint\x12\x1f\n\x17report_interval_seconds\x18\x04 \x01(\x01\"\xd3\x03\n\x15ReportTrainingRequest\x12)\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x18.daf.training.v1.Attempt\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x33\n\x08progress\x18\x03 \x01(\x0b\x32!.daf.training.v1.TrainingProgress\x12.\n\x07metrics\x18\x04 \x03(\x0b\x32\x1d.daf.training.v1.MetricSample\x12\x0b\n\x03log\x18\x05 \x01(\t\x12\x30\n\x0b\x63heckpoints\x18\x06 \x03(\x0b\x32\x1b.daf.training.v1.Checkpoint\x12W\n\x11\x65\x66\x66\x65\x63tive_trainer\x18\x07 \x03(\x0b\x32<.daf.training.v1.ReportTrainingRequest.EffectiveTrainerEntry\x12\x31\n\x07outcome\x18\x08 \x01(\x0b\x32 .daf.training.v1.TrainingOutcome\x1aM\n\x15\x45\x66\x66\x65\x63tiveTrainerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.daf.common.v1.Value:\x02\x38\x01\"\xdb\x01\n\x0cMetricSample\x12\x0e\n\x06update\x18\x01 \x01(\x03\x12\x13\n\x0b\x61gent_steps\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x06values\x18\x04 \x03(\x0b\x32).daf.training.v1.MetricSample.ValuesEntry\x12\x12\n\nnon_finite\x18\x05 \x03(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"K\n\x0fTrainingOutcome\x12\'\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x16.daf.common.v1.Failure\x12\x0f\n\x07stopped\x18\x02 \x01(\x08\"4\n\x16ReportTrainingResponse\x12\x0c\n\x04stop\x18\x01 \x01(\x08\x12\x0c\n\x04save\x18\x02 \x01(\x08\"l\n\x14PrepareUploadRequest\x12)\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x18.daf.training.v1.Attempt\x12)\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x17.daf.common.v1.Artifact\"J\n\x15PrepareUploadResponse\x12\x31\n\x08location\x18\x01 \x01(\x0b\x32\x1f.daf.common.v1.ArtifactLocation2\xba\x02\n\x15TrainingWorkerService\x12^\n\rGetAssignment\x12%.daf.training.v1.GetAssignmentRequest\x1a&.daf.training.v1.GetAssignmentResponse\x12\x61\n\x0eReportTraining\x12&.daf.training.v1.ReportTrainingRequest\x1a\'.daf.training.v1.ReportTrainingResponse\x12^\n\rPrepareUpload\x12%.daf.training.v1.PrepareUploadRequest\x1a&.daf.training.v1.PrepareUploadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+daf_protos/training/v1/worker_service.proto\x12\x0f\x64\x61\x66.training.v1\x1a#daf_protos/common/v1/artifact.proto\x1a\"daf_protos/common/v1/failure.proto\x1a daf_protos/common/v1/value.proto\x1a)daf_protos/training/v1/training_job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\x07\x41ttempt\x12\x14\n\x0ctraining_job\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\r\n\x05token\x18\x04 \x01(\t\"A\n\x14GetAssignmentRequest\x12)\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x18.daf.training.v1.Attempt\"\xeb\x01\n\x15GetAssignmentResponse\x12+\n\x04spec\x18\x01 \x01(\x0b\x32\x1d.daf.training.v1.TrainingSpec\x12\x32\n\tdownloads\x18\x02 \x03(\x0b\x32\x1f.daf.common.v1.ArtifactLocation\x12+\n\x06resume\x18\x03 \x03(\x0b\x32\x1b.daf.training.v1.Checkpoint\x12\x1f\n\x17report_interval_seconds\x18\x04 \x01(\x01\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x05\x12\x15\n\rstall_seconds\x18\x06 \x01(\x01\"\x83\x04\n\x15ReportTrainingRequest\x12)\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x18.daf.training.v1.Attempt\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x33\n\x08progress\x18\x03 \x01(\x0b\x32!.daf.training.v1.TrainingProgress\x12.\n\x07metrics\x18\x04 \x03(\x0b\x32\x1d.daf.training.v1.MetricSample\x12\x0b\n\x03log\x18\x05 \x01(\t\x12\x30\n\x0b\x63heckpoints\x18\x06 \x03(\x0b\x32\x1b.daf.training.v1.Checkpoint\x12W\n\x11\x65\x66\x66\x65\x63tive_trainer\x18\x07 \x03(\x0b\x32<.daf.training.v1.ReportTrainingRequest.EffectiveTrainerEntry\x12\x31\n\x07outcome\x18\x08 \x01(\x0b\x32 .daf.training.v1.TrainingOutcome\x12\x1b\n\x0eresumed_update\x18\t \x01(\x03H\x00\x88\x01\x01\x1aM\n\x15\x45\x66\x66\x65\x63tiveTrainerEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.daf.common.v1.Value:\x02\x38\x01\x42\x11\n\x0f_resumed_update\"\xdb\x01\n\x0cMetricSample\x12\x0e\n\x06update\x18\x01 \x01(\x03\x12\x13\n\x0b\x61gent_steps\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x06values\x18\x04 \x03(\x0b\x32).daf.training.v1.MetricSample.ValuesEntry\x12\x12\n\nnon_finite\x18\x05 \x03(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"K\n\x0fTrainingOutcome\x12\'\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x16.daf.common.v1.Failure\x12\x0f\n\x07stopped\x18\x02 \x01(\x08\"&\n\x16ReportTrainingResponse\x12\x0c\n\x04stop\x18\x01 \x01(\x08\"l\n\x14PrepareUploadRequest\x12)\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x18.daf.training.v1.Attempt\x12)\n\x08\x61rtifact\x18\x02 \x01(\x0b\x32\x17.daf.common.v1.Artifact\"J\n\x15PrepareUploadResponse\x12\x31\n\x08location\x18\x01 \x01(\x0b\x32\x1f.daf.common.v1.ArtifactLocation2\xba\x02\n\x15TrainingWorkerService\x12^\n\rGetAssignment\x12%.daf.training.v1.GetAssignmentRequest\x1a&.daf.training.v1.GetAssignmentResponse\x12\x61\n\x0eReportTraining\x12&.daf.training.v1.ReportTrainingRequest\x1a\'.daf.training.v1.ReportTrainingResponse\x12^\n\rPrepareUpload\x12%.daf.training.v1.PrepareUploadRequest\x1a&.daf.training.v1.PrepareUploadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,23 +45,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETASSIGNMENTREQUEST']._serialized_start=326
   _globals['_GETASSIGNMENTREQUEST']._serialized_end=391
   _globals['_GETASSIGNMENTRESPONSE']._serialized_start=394
-  _globals['_GETASSIGNMENTRESPONSE']._serialized_end=592
-  _globals['_REPORTTRAININGREQUEST']._serialized_start=595
-  _globals['_REPORTTRAININGREQUEST']._serialized_end=1062
-  _globals['_REPORTTRAININGREQUEST_EFFECTIVETRAINERENTRY']._serialized_start=985
-  _globals['_REPORTTRAININGREQUEST_EFFECTIVETRAINERENTRY']._serialized_end=1062
-  _globals['_METRICSAMPLE']._serialized_start=1065
-  _globals['_METRICSAMPLE']._serialized_end=1284
-  _globals['_METRICSAMPLE_VALUESENTRY']._serialized_start=1239
-  _globals['_METRICSAMPLE_VALUESENTRY']._serialized_end=1284
-  _globals['_TRAININGOUTCOME']._serialized_start=1286
-  _globals['_TRAININGOUTCOME']._serialized_end=1361
-  _globals['_REPORTTRAININGRESPONSE']._serialized_start=1363
-  _globals['_REPORTTRAININGRESPONSE']._serialized_end=1415
-  _globals['_PREPAREUPLOADREQUEST']._serialized_start=1417
-  _globals['_PREPAREUPLOADREQUEST']._serialized_end=1525
-  _globals['_PREPAREUPLOADRESPONSE']._serialized_start=1527
-  _globals['_PREPAREUPLOADRESPONSE']._serialized_end=1601
-  _globals['_TRAININGWORKERSERVICE']._serialized_start=1604
-  _globals['_TRAININGWORKERSERVICE']._serialized_end=1918
+  _globals['_GETASSIGNMENTRESPONSE']._serialized_end=629
+  _globals['_REPORTTRAININGREQUEST']._serialized_start=632
+  _globals['_REPORTTRAININGREQUEST']._serialized_end=1147
+  _globals['_REPORTTRAININGREQUEST_EFFECTIVETRAINERENTRY']._serialized_start=1051
+  _globals['_REPORTTRAININGREQUEST_EFFECTIVETRAINERENTRY']._serialized_end=1128
+  _globals['_METRICSAMPLE']._serialized_start=1150
+  _globals['_METRICSAMPLE']._serialized_end=1369
+  _globals['_METRICSAMPLE_VALUESENTRY']._serialized_start=1324
+  _globals['_METRICSAMPLE_VALUESENTRY']._serialized_end=1369
+  _globals['_TRAININGOUTCOME']._serialized_start=1371
+  _globals['_TRAININGOUTCOME']._serialized_end=1446
+  _globals['_REPORTTRAININGRESPONSE']._serialized_start=1448
+  _globals['_REPORTTRAININGRESPONSE']._serialized_end=1486
+  _globals['_PREPAREUPLOADREQUEST']._serialized_start=1488
+  _globals['_PREPAREUPLOADREQUEST']._serialized_end=1596
+  _globals['_PREPAREUPLOADRESPONSE']._serialized_start=1598
+  _globals['_PREPAREUPLOADRESPONSE']._serialized_end=1672
+  _globals['_TRAININGWORKERSERVICE']._serialized_start=1675
+  _globals['_TRAININGWORKERSERVICE']._serialized_end=1989
 # @@protoc_insertion_point(module_scope)

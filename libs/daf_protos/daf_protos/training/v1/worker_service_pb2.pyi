@@ -91,8 +91,14 @@ class GetAssignmentResponse(_message.Message):
     DOWNLOADS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     REPORT_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    STALL_SECONDS_FIELD_NUMBER: _builtins.int
     report_interval_seconds: _builtins.float
     """Seconds between reports."""
+    cpus: _builtins.int
+    """Cores that this worker may use."""
+    stall_seconds: _builtins.float
+    """Seconds without an environment step or a gradient step after which the worker ends itself as stalled."""
     @_builtins.property
     def spec(self) -> _training_job_pb2.TrainingSpec:
         """What is to be trained, with nothing left to defaults."""
@@ -102,20 +108,22 @@ class GetAssignmentResponse(_message.Message):
         """Where the artifacts that the spec names are read."""
 
     @_builtins.property
-    def resume(self) -> _training_job_pb2.Checkpoint:
-        """The checkpoint to resume from; unset starts afresh."""
+    def resume(self) -> _containers.RepeatedCompositeFieldContainer[_training_job_pb2.Checkpoint]:
+        """Checkpoints to resume from, newest first: the first that can be read is taken. Empty starts afresh."""
 
     def __init__(
         self,
         *,
         spec: _training_job_pb2.TrainingSpec | None = ...,
         downloads: _abc.Iterable[_artifact_pb2.ArtifactLocation] | None = ...,
-        resume: _training_job_pb2.Checkpoint | None = ...,
+        resume: _abc.Iterable[_training_job_pb2.Checkpoint] | None = ...,
         report_interval_seconds: _builtins.float = ...,
+        cpus: _builtins.int = ...,
+        stall_seconds: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downloads", b"downloads", "report_interval_seconds", b"report_interval_seconds", "resume", b"resume", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpus", b"cpus", "downloads", b"downloads", "report_interval_seconds", b"report_interval_seconds", "resume", b"resume", "spec", b"spec", "stall_seconds", b"stall_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,7 +131,9 @@ Global___GetAssignmentResponse: _TypeAlias = GetAssignmentResponse  # noqa: Y015
 
 @_typing.final
 class ReportTrainingRequest(_message.Message):
-    """A worker's report. Reports of an attempt are numbered, so that one that is sent twice counts once."""
+    """A worker's report. Reports of a rank are numbered, so that one that is sent twice counts once. Rank 0 reports on all;
+    the others report only what they print and their own failure.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,10 +166,15 @@ class ReportTrainingRequest(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     EFFECTIVE_TRAINER_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    RESUMED_UPDATE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the report within the attempt and rank, from 1."""
     log: _builtins.str
     """What the worker printed since the last report."""
+    resumed_update: _builtins.int
+    """Set on the first report of an attempt that resumed: the update of the checkpoint it went on from. What is known of
+    later updates is then dropped.
+    """
     @_builtins.property
     def attempt(self) -> Global___Attempt:
         """Who reports."""
@@ -195,12 +210,15 @@ class ReportTrainingRequest(_message.Message):
         checkpoints: _abc.Iterable[_training_job_pb2.Checkpoint] | None = ...,
         effective_trainer: _abc.Mapping[_builtins.str, _value_pb2.Value] | None = ...,
         outcome: Global___TrainingOutcome | None = ...,
+        resumed_update: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "outcome", b"outcome", "progress", b"progress"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_resumed_update", b"_resumed_update", "attempt", b"attempt", "outcome", b"outcome", "progress", b"progress", "resumed_update", b"resumed_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "checkpoints", b"checkpoints", "effective_trainer", b"effective_trainer", "log", b"log", "metrics", b"metrics", "outcome", b"outcome", "progress", b"progress", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_resumed_update", b"_resumed_update", "attempt", b"attempt", "checkpoints", b"checkpoints", "effective_trainer", b"effective_trainer", "log", b"log", "metrics", b"metrics", "outcome", b"outcome", "progress", b"progress", "resumed_update", b"resumed_update", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__resumed_update: _TypeAlias = _typing.Literal["resumed_update"]  # noqa: Y015
+    _WhichOneofArgType__resumed_update: _TypeAlias = _typing.Literal["_resumed_update", b"_resumed_update"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__resumed_update) -> _WhichOneofReturnType__resumed_update | None: ...
 
 Global___ReportTrainingRequest: _TypeAlias = ReportTrainingRequest  # noqa: Y015
 
@@ -303,20 +321,16 @@ class ReportTrainingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STOP_FIELD_NUMBER: _builtins.int
-    SAVE_FIELD_NUMBER: _builtins.int
     stop: _builtins.bool
     """Save a checkpoint and end."""
-    save: _builtins.bool
-    """Save a checkpoint and go on."""
     def __init__(
         self,
         *,
         stop: _builtins.bool = ...,
-        save: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["save", b"save", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
