@@ -136,7 +136,8 @@ class PolicyConfig(Section):
     weights: str | StoredArtifact | None = None
     """A PyTorch state dictionary: a file."""
     checkpoint: str | None = None
-    """`trainingJobs/NAME/checkpoints/UPDATE` (or `latest`), or `sweeps/NAME/trials/NUMBER`; its policy is known."""
+    """`trainingJobs/NAME/checkpoints/UPDATE` (or `latest`, or `best`), or `sweeps/NAME/trials/NUMBER`; its policy is
+    known."""
     bundle: StoredArtifact | None = None
     version: str | None = None
     """`policyPackages/NAME/versions/VERSION`."""
@@ -165,6 +166,35 @@ class PolicyConfig(Section):
         return data["policy"] if list(data) == ["policy"] else data
 
 
+CHECKPOINT_FORMS = "job/NAME/checkpoints/best (or latest, or UPDATE) or sweeps/NAME/trials/NUMBER"
+
+
+class StartConfig(PolicyConfig):
+    """Weights to start training from. A text stands for a checkpoint's name or a file of weights; without a policy,
+    the weights are meant to fit the policy that is trained."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        if _CHECKPOINT.fullmatch(data) or _TRIAL.fullmatch(data) or "=" in data:
+            return policy_fields(data)
+        if data.startswith(("job/", "trainingJobs/", "sweep/", "sweeps/")):
+            raise ValueError(f"{data[:80]!r} is no checkpoint: write {CHECKPOINT_FORMS}")
+        return {"weights": data}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.bundle or self.version:
+            raise ValueError("start from a file of weights or from a checkpoint")
+        if not self.weights and not self.checkpoint:
+            raise ValueError("there are no weights to start from: name a file of weights, or a checkpoint")
+        if (self.policy is None) and (self.code or self.arguments):
+            raise ValueError("code and arguments belong to a policy that is named by its class")
+        return self
+
+
 _CHECKPOINT = re.compile(r"(?:job|trainingJobs)/([^/]+)/checkpoints/([^/]+)")
 _TRIAL = re.compile(r"sweeps?/([^/]+)/trials/(\d+)")
 _PLAIN = re.compile(r"[\w.-]+(:.+)?")
@@ -177,7 +207,7 @@ def parse_policy(text: str) -> PolicyConfig:
     - `random`, `lstm`: a short name, as `daf policies` lists it;
     - `my_module.MyPolicy`: a class path;
     - `class=X,data=F,kw.k=v`: CoGames' own syntax: class, file of weights, constructor arguments;
-    - `job/NAME/checkpoints/latest` or `.../UPDATE`: what a training job saved;
+    - `job/NAME/checkpoints/best`, `.../latest` or `.../UPDATE`: what a training job saved;
     - `sweeps/NAME/trials/NUMBER`: what a trial trained.
 
     Raises:

@@ -6,18 +6,17 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from daf.client import Client, all_pages
+from daf.checkpoints import find_checkpoint
+from daf.client import Client
 from daf.parameters import Parameters
 from daf.user_code import MEDIA_TYPE, UserCode
-from daf_common import names
 from daf_common.errors import FailedPrecondition, NotFound
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
 from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo, ListHyperparametersRequest
-from daf_protos.training.v1.training_job_pb2 import Checkpoint
-from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest, ListCheckpointsRequest
+from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
 
 _CHUNK_BYTES = 1 << 20
 _OWNER = "deployment"  # the service that stores what users upload
@@ -46,7 +45,7 @@ class Resources:
         """The policy that a training job saved or a trial trained.
 
         Args:
-            name: `trainingJobs/{job}/checkpoints/{update or latest}` or `sweeps/{sweep}/trials/{number}`.
+            name: `trainingJobs/{job}/checkpoints/{update, best or latest}` or `sweeps/{sweep}/trials/{number}`.
 
         Raises:
             NotFound: there is none.
@@ -59,17 +58,7 @@ class Resources:
             return trial.checkpoint
         job_name, _, update = name.rpartition("/checkpoints/")
         job = self._client.training.GetTrainingJob(GetTrainingJobRequest(name=job_name)).training_job
-        if update == "latest":
-            if not job.HasField("checkpoint"):
-                raise FailedPrecondition(f"{job_name} has saved no checkpoint yet: see `daf job get {job_name}`")
-            found = job.checkpoint
-        else:
-            names.CHECKPOINT.parse(name)
-            saved = list(self._checkpoints(job_name))
-            found = next((checkpoint for checkpoint in saved if checkpoint.name == name), Checkpoint())
-            if not found.name:
-                known = ", ".join(str(checkpoint.update) for checkpoint in saved) or "none"
-                raise NotFound(f"{job_name} has no checkpoint of update {update} (it has: {known})")
+        found = find_checkpoint(self._client, job, update)
         return PolicyCheckpoint(policy_class=job.spec.policy_class, weights=found.weights, checkpoint=found.name)
 
     def parameters(self, policy: str, code: UserCode | Artifact | None) -> Parameters:
@@ -110,13 +99,6 @@ class Resources:
         finally:
             stream.cancel()
         return True
-
-    def _checkpoints(self, job_name: str) -> Iterator[Checkpoint]:
-        def read(token: str) -> tuple[list[Checkpoint], str]:
-            answer = self._client.training.ListCheckpoints(ListCheckpointsRequest(parent=job_name, page_token=token))
-            return list(answer.checkpoints), answer.next_page_token
-
-        return all_pages(read)
 
 
 def _parts(artifact: Artifact, content: bytes) -> Iterator[UploadArtifactRequest]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from typing import Literal
+
+from pydantic import AliasChoices, Field, field_validator
 
 from daf.documents import Scalar
 from daf.references import (
@@ -10,10 +12,10 @@ from daf.references import (
     AgentSteps,
     Count,
     MissionConfig,
-    PolicyConfig,
     Section,
     Seed,
     SingleValue,
+    StartConfig,
     problem_at,
     trainer_name,
 )
@@ -40,12 +42,18 @@ class TrainingSettings(Section):
     """Data-parallel workers."""
     checkpoint_agent_steps: AgentSteps | None = None
     """Agent steps between checkpoints; otherwise only the last is saved."""
-    max_checkpoints: Count | None = None
+    max_checkpoints: Count | None = Field(
+        None, validation_alias=AliasChoices("max_checkpoints", "max_checkpoints_to_keep")
+    )
     """How many checkpoints are kept beside the best."""
+    best_metric: str = ""
+    """The metric by which one checkpoint is the best, for example `env/reward_per_agent`, which it is if not given."""
+    best_direction: Literal["maximize", "minimize"] = "maximize"
+    """Whether the largest or the smallest value of that metric is the best."""
     max_restarts: int | None = Field(None, ge=0, le=MAX_INT32)
     """Attempts that may follow a lost worker."""
-    start: PolicyConfig | None = None
-    """A checkpoint to start from."""
+    start: StartConfig | None = None
+    """Weights to start from: a file, or a checkpoint."""
 
     @field_validator("trainer")
     @classmethod

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,13 +210,58 @@ def test_code_without_the_policys_module_is_refused(tmp_path: Path) -> None:
         sweep_spec(config, NothingToResolve())
 
 
-def test_a_start_without_weights_is_refused() -> None:
-    config = DAFTrainingConfig.model_validate(
-        {"missions": ["alpha"], "policy": "lstm", "training": {"start": "random"}}
-    )
+def test_a_file_of_weights_is_meant_for_the_policy_that_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").write_bytes(b"weights")
 
-    with pytest.raises(InvalidArgument, match="no weights to start from"):
-        training_spec(config, NothingToResolve())
+    class Files(NothingToResolve):
+        def weights(self, path: Path) -> Artifact:
+            return Artifact(sha256="ab" * 32, size_bytes=len(path.read_bytes()))
+
+    config = training(start=str(tmp_path / "w.pt"))
+    config.policy_arguments = {"size": 3}
+
+    spec = training_spec(config, Files())
+
+    assert spec.start.weights.size_bytes == 7
+    assert spec.start.policy_class == spec.policy_class
+    again = training_config(spec)
+    assert again.training.start is not None
+    assert again.training.start.policy is None
+    assert training_spec(again, NothingToResolve()) == spec
+
+
+def test_a_start_at_a_checkpoint_knows_its_policy() -> None:
+    class Jobs(NothingToResolve):
+        def checkpoint(self, name: str) -> PolicyCheckpoint:
+            return PolicyCheckpoint(policy_class=PolicyClass(class_path="other"), checkpoint=name)
+
+    spec = training_spec(training(start="job/one/checkpoints/best"), Jobs())
+
+    assert spec.start.checkpoint == "trainingJobs/one/checkpoints/best"
+    assert spec.start.policy_class.class_path == "other"
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("none.pt", "training.start: cannot read the weights none.pt: No such file"),
+        ("job/one", "'job/one' is no checkpoint: write job/NAME/checkpoints/best"),
+        ("class=lstm", "there are no weights to start from"),
+        ({"version": "policyPackages/a/versions/1"}, "start from a file of weights or from a checkpoint"),
+        ({"weights": "a.pt", "arguments": {"size": 1}}, "belong to a policy that is named by its class"),
+    ],
+)
+def test_a_start_without_weights_is_refused(start: Any, message: str) -> None:
+    class Files(NothingToResolve):
+        def weights(self, path: Path) -> Artifact:
+            return Artifact(size_bytes=len(path.read_bytes()))
+
+    with pytest.raises(ValueError, match=re.escape(message)):
+        training_spec(training(start=start), Files())
+
+
+def test_both_names_of_how_many_checkpoints_are_kept_are_accepted() -> None:
+    assert training(max_checkpoints_to_keep=3).training == training(max_checkpoints=3).training
 
 
 def test_a_strategy_without_a_word_says_so() -> None:
@@ -241,6 +287,10 @@ def test_an_evaluations_missing_weights_are_named() -> None:
 def sweep(**changes: object) -> DAFSweepConfig:
     fields = {"missions": ["alpha"], "policy": "lstm", "search_space": {"gamma": [0.1, 0.2]}}
     return DAFSweepConfig.model_validate({**fields, **changes})
+
+
+def training(**settings: object) -> DAFTrainingConfig:
+    return DAFTrainingConfig.model_validate({"missions": ["alpha"], "policy": "lstm", "training": settings})
 
 
 def minimal_sweep() -> SweepSpec:

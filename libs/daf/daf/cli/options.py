@@ -39,7 +39,7 @@ def document_with[C: DocumentConfig](model: type[C], file: Path | None, options:
 
 def missions(document: Path | None, names: Sequence[str] | None, changes: Mapping[str, Any]) -> list[Any] | None:
     """The missions that options name, or those of the document, each with the changes; None if nothing changes."""
-    changes = {key: value for key, value in changes.items() if value}
+    changes = {key: value for key, value in changes.items() if value not in (None, "", [])}
     listed: Any = list(names or [])
     if not listed and changes and document is not None:
         listed = read(document).data.get("missions") or []

@@ -16,9 +16,10 @@ from daf.convert.policies import (
     values_message,
 )
 from daf.parameters import Parameters
+from daf.references import PolicyConfig, StartConfig
 from daf_common.errors import InvalidArgument
 from daf_common.values import scalars
-from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
+from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClass
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 
 
@@ -69,20 +70,27 @@ def common_training_spec(
         checkpoint_agent_steps=settings.checkpoint_agent_steps,
         max_checkpoints=settings.max_checkpoints,
         max_restarts=settings.max_restarts,
+        best_metric=settings.best_metric,
+        minimize_best_metric=settings.best_direction == "minimize",
     )
     if settings.start is not None:
-        start = policy_message(settings.start, "training.start", own, resolver)
-        if start.WhichOneof("source") != "checkpoint":
-            raise InvalidArgument.field("training.start", "is no checkpoint: there are no weights to start from")
-        spec.start.CopyFrom(start.checkpoint)
+        spec.start.CopyFrom(_start(settings.start, spec.policy_class, own, resolver))
     return spec
+
+
+def _start(config: StartConfig, trained: PolicyClass, own: OwnCode, resolver: Resolver) -> PolicyCheckpoint:
+    """The weights to start from; without a policy of their own they are those of the policy that is trained."""
+    field = "training.start"
+    if config.policy or not config.weights:
+        return policy_message(config, field, own, resolver).checkpoint
+    named = PolicyConfig(policy=trained.class_path, weights=config.weights, checkpoint=config.checkpoint)
+    start = policy_message(named, field, own, resolver).checkpoint
+    start.policy_class.CopyFrom(trained)
+    return start
 
 
 def training_settings(spec: TrainingSpec, document_seed: int) -> TrainingSettings:
     """The `training` section that says what a message says; a seed that is the document's is left out."""
-    start = policy_config(Policy(checkpoint=spec.start)) if spec.HasField("start") else None
-    if start is not None:
-        start.label = None
     return TrainingSettings(
         agent_steps=spec.agent_steps,
         trainer=scalars(spec.trainer),
@@ -92,9 +100,18 @@ def training_settings(spec: TrainingSpec, document_seed: int) -> TrainingSetting
         workers=spec.workers if spec.HasField("workers") else None,
         checkpoint_agent_steps=spec.checkpoint_agent_steps if spec.HasField("checkpoint_agent_steps") else None,
         max_checkpoints=spec.max_checkpoints if spec.HasField("max_checkpoints") else None,
+        best_metric=spec.best_metric,
+        best_direction="minimize" if spec.minimize_best_metric else "maximize",
         max_restarts=spec.max_restarts if spec.HasField("max_restarts") else None,
-        start=start,
+        start=_start_settings(spec) if spec.HasField("start") else None,
     )
+
+
+def _start_settings(spec: TrainingSpec) -> StartConfig:
+    start = dict(policy_config(Policy(checkpoint=spec.start)))
+    if spec.start.policy_class == spec.policy_class:
+        start.update(policy=None, code=None, arguments={})
+    return StartConfig.model_validate({**start, "label": None})
 
 
 def policy_fields(spec: TrainingSpec) -> dict[str, Any]:
