@@ -71,13 +71,23 @@ class PolicyEntry:
 
 
 @dataclass(frozen=True)
+class RunnerEntry:
+    """The Python environment of workers. python_version: such as `3.12`; packages: versions by normalized name."""
+
+    python_version: str
+    packages: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Catalog:
     """Everything, sorted by name. Statistics are those seen in short episodes: a longer one may show more.
 
-    versions: of the packages that it was built from; probed_cogs: the agent counts that were tried with each mission.
+    versions: of the packages that it was built from; runner: what the Python environment of workers has; probed_cogs:
+    the agent counts that were tried with each mission.
     """
 
     versions: Mapping[str, str]
+    runner: RunnerEntry
     probed_cogs: tuple[int, ...]
     missions: Mapping[str, MissionEntry]
     variants: Mapping[str, VariantEntry]
@@ -236,6 +246,7 @@ def _check_cogs(entry: MissionEntry, variants: Sequence[str], cogs: int | None) 
 def _parse(data: dict[str, Any]) -> Catalog:
     return Catalog(
         versions=data["versions"],
+        runner=RunnerEntry(**data["runner"]),
         probed_cogs=tuple(data["probed_cogs"]),
         missions={row["name"]: MissionEntry(**_tuples(row)) for row in data["missions"]},
         variants={row["name"]: VariantEntry(**row) for row in data["variants"]},

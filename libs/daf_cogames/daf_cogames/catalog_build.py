@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import platform
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,10 +26,11 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.policy_registry import get_policy_registry
 
 from daf_cogames.aliases import POLICY_ALIASES
-from daf_cogames.catalog import CATALOG_FILE, MissionEntry, PolicyEntry, VariantEntry
+from daf_cogames.catalog import CATALOG_FILE, MissionEntry, PolicyEntry, RunnerEntry, VariantEntry
 from daf_cogames.episodes import EpisodeRunner, engine_versions
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.inspection import inspect_policy
+from daf_cogames.installed import runner_packages
 from daf_cogames.missions import Mission, MissionError, apply_mission, build_mission, find_mission, mission_names
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
@@ -79,6 +81,7 @@ def build_catalog() -> dict[str, Any]:
     agent_statistics, game_statistics = _statistics()
     return {
         "versions": {name: version for name, version in engine_versions().items() if name != "torch"},
+        "runner": dataclasses.asdict(runner_entry()),
         "probed_cogs": PROBED_COGS,
         "missions": [dataclasses.asdict(mission_entry(name)) for name in mission_names()],
         "variants": [dataclasses.asdict(variant) for variant in variant_entries()],
@@ -86,6 +89,11 @@ def build_catalog() -> dict[str, Any]:
         "agent_statistics": sorted(agent_statistics),
         "game_statistics": sorted(game_statistics),
     }
+
+
+def runner_entry() -> RunnerEntry:
+    """The environment that this runs in, on which the lock decides."""
+    return RunnerEntry(python_version=".".join(platform.python_version_tuple()[:2]), packages=runner_packages())
 
 
 def mission_entry(name: str) -> MissionEntry:

@@ -212,3 +212,12 @@ def test_the_warned_of_policy_still_divides_in_evaluation() -> None:
     implementation.step_with_state(AgentObservation(agent_id=0, tokens=[]), {})
 
     assert seen[0].max() == 1.0
+
+
+def test_the_runners_packages_are_those_that_the_lock_installs_for_it() -> None:
+    runner = catalog().runner
+
+    assert runner == catalog_build.runner_entry()
+    assert {"cogames", "torch", "numpy", "pufferlib-core", "protobuf"} <= set(runner.packages)
+    assert not {"pytest", "optuna", "daf-common"} & set(runner.packages)
+    assert all("+" not in found for found in runner.packages.values())

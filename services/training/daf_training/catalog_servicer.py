@@ -67,6 +67,11 @@ class CatalogServicer(CatalogServiceServicer):
             found += [_policy_parameter(parameter) for parameter in entry.parameters] if entry else []
         return pb.ListHyperparametersResponse(hyperparameters=sorted(found, key=lambda info: info.name))
 
+    async def GetRunner(self, request: pb.GetRunnerRequest, context: Context) -> pb.GetRunnerResponse:
+        """See the proto."""
+        runner = catalog.catalog().runner
+        return pb.GetRunnerResponse(python_version=runner.python_version, packages=runner.packages)
+
 
 def _trainer_parameter(parameter: TrainerParameter) -> pb.HyperparameterInfo:
     info = pb.HyperparameterInfo(name=parameter.name, description=parameter.note)
