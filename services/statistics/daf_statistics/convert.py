@@ -16,6 +16,7 @@ from daf_protos.statistics.v1.statistics_service_pb2 import (
     Metric,
     MetricPoint,
     MetricSeries,
+    PlotMetricsRequest,
     PolicySummary,
     ReadMetricsRequest,
     RecordEpisodesRequest,
@@ -29,7 +30,10 @@ from daf_statistics.samples import UnknownMetricError
 from daf_statistics.summary import Summary
 
 MAX_NAME = 200
-"""Characters of a metric's name."""
+"""Characters of a metric's name, and of a picture's title."""
+MAX_PANELS = 24
+MAX_LINES = 16
+"""What a picture can hold and a reader can tell apart."""
 
 _SOURCES = (names.TRAINING_JOB, names.EVALUATION, names.SWEEP, names.TRIAL, names.DEPLOYMENT, names.PIPELINE)
 _SEED_LIMIT = 2**32
@@ -85,8 +89,13 @@ def metric_name(metric: Metric) -> str:
 
 def unknown_metric(error: UnknownMetricError) -> InvalidArgument:
     """The error for a metric that no episode can have, with the names that there are."""
-    shown = ", ".join(error.known[:_KNOWN_SHOWN]) + (", ..." if len(error.known) > _KNOWN_SHOWN else "")
-    return InvalidArgument.field("metric.name", f"{error.name!r} is not known; known are: {shown}")
+    return InvalidArgument.field("metric.name", unknown_name(error.name, error.known))
+
+
+def unknown_name(name: str, known: Sequence[str]) -> str:
+    """What is said of a metric's name that nothing has, with the names that there are."""
+    shown = ", ".join(known[:_KNOWN_SHOWN]) + (", ..." if len(known) > _KNOWN_SHOWN else "")
+    return f"{name!r} is not known; known are: {shown}"
 
 
 def metric_rows(request: RecordMetricsRequest) -> list[dict[str, Any]]:
@@ -136,6 +145,29 @@ def check_read_metrics(request: ReadMetricsRequest) -> None:
     ]
     if request.max_points < 0:
         violations.append(Violation("max_points", f"{request.max_points} is negative: use 0 for all"))
+    if violations:
+        raise InvalidArgument.of(violations)
+
+
+def check_plot_metrics(request: PlotMetricsRequest) -> None:
+    """Checks a request for a picture.
+
+    Raises:
+        InvalidArgument: names all fields that are wrong.
+    """
+    for number, name in enumerate(request.sources[: MAX_LINES + 1]):
+        source_name(name, f"sources[{number}]")
+    violations = [
+        Violation(f"metrics[{number}]", problem)
+        for number, name in enumerate(request.metrics[: MAX_PANELS + 1])
+        if (problem := _name_problem(name))
+    ]
+    if not 1 <= len(request.sources) <= MAX_LINES:
+        violations.append(Violation("sources", f"name 1 to {MAX_LINES}, not {len(request.sources)}"))
+    if len(request.metrics) > MAX_PANELS:
+        violations.append(Violation("metrics", f"name at most {MAX_PANELS}, not {len(request.metrics)}"))
+    if request.title and (problem := _name_problem(request.title)):
+        violations.append(Violation("title", problem))
     if violations:
         raise InvalidArgument.of(violations)
 

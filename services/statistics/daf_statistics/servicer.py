@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
 from daf_common import pages
-from daf_common.errors import NotFound, ResourceExhausted
+from daf_common.errors import InvalidArgument, NotFound, ResourceExhausted
 from daf_common.store import Store, Transaction
 from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceServicer
 from daf_statistics import convert, store
 from daf_statistics.comparison import Comparison, Verdict, compare
+from daf_statistics.curves import MAX_POINTS, Curve, curve, default_metrics
+from daf_statistics.metrics import thinned
 from daf_statistics.samples import (
     KnownStatistics,
     Samples,
@@ -51,6 +54,11 @@ class StatisticsServicer(StatisticsServiceServicer):
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Call) -> pb.ReadMetricsResponse:
         convert.check_read_metrics(request)
         return await self._store.scan(_read_metrics, request)
+
+    async def PlotMetrics(self, request: pb.PlotMetricsRequest, context: Call) -> pb.PlotMetricsResponse:
+        convert.check_plot_metrics(request)
+        curves = await self._store.scan(_read_curves, request)
+        return await asyncio.to_thread(_plot, request, curves)
 
     async def ListMetrics(self, request: pb.ListMetricsRequest, context: Call) -> pb.ListMetricsResponse:
         source = convert.source_name(request.source, "source")
@@ -126,6 +134,31 @@ def _read_metrics(tx: Transaction, request: pb.ReadMetricsRequest) -> pb.ReadMet
             )
         response.series.append(series)
     return response
+
+
+def _read_curves(tx: Transaction, request: pb.PlotMetricsRequest) -> list[Curve]:
+    names = {source: store.metric_names(tx, source) for source in dict.fromkeys(request.sources)}
+    for source, recorded in names.items():
+        if not recorded:
+            raise NotFound(f"no metrics of {source} are recorded")
+    known = sorted(set().union(*names.values()))
+    for number, metric in enumerate(request.metrics):
+        if metric not in known:
+            raise InvalidArgument.field(f"metrics[{number}]", convert.unknown_name(metric, known))
+    wanted = list(request.metrics) or default_metrics(known)[: convert.MAX_PANELS]
+    return [
+        curve(source, metric, thinned(points, MAX_POINTS))
+        for source in names
+        for metric, points in store.series(tx, source, wanted, after_step=None)
+    ]
+
+
+def _plot(request: pb.PlotMetricsRequest, curves: Sequence[Curve]) -> pb.PlotMetricsResponse:
+    from daf_statistics.plot import draw  # matplotlib takes a second to import
+
+    sources = list(dict.fromkeys(request.sources))
+    metrics = list(dict.fromkeys(request.metrics)) or default_metrics({curve.metric for curve in curves})
+    return pb.PlotMetricsResponse(png=draw(curves, metrics, sources, request.title, MAX_RESPONSE_BYTES))
 
 
 def _page_of_episodes(
