@@ -331,21 +331,31 @@ class GetRunnerResponse(_message.Message):
 
     PYTHON_VERSION_FIELD_NUMBER: _builtins.int
     PACKAGES_FIELD_NUMBER: _builtins.int
+    MODULES_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     python_version: _builtins.str
     """Version of Python, for example `3.12`."""
+    platform: _builtins.str
+    """Platform tag of the wheels that it takes, for example `manylinux_2_28_x86_64`; empty means that one."""
     @_builtins.property
     def packages(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Installed packages: their versions by normalized name."""
+
+    @_builtins.property
+    def modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Top-level modules of those packages: what code may import beside the standard library; empty if not known."""
 
     def __init__(
         self,
         *,
         python_version: _builtins.str = ...,
         packages: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        modules: _abc.Iterable[_builtins.str] | None = ...,
+        platform: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["packages", b"packages", "python_version", b"python_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["modules", b"modules", "packages", b"packages", "platform", b"platform", "python_version", b"python_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
