@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Column
 
+from daf.cli.plot import plot
 from daf.cli.run_display import job_line, job_state
 from daf.cli.session import JsonFlag, open_client, print_json, resource_name
 from daf.client import all_pages
@@ -23,6 +24,7 @@ from daf_protos.training.v1.training_service_pb2 import (
 )
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False, help="Look after training jobs.")
+app.command()(plot)
 
 Name = Annotated[str, typer.Argument(help="The job, by its id or its name trainingJobs/ID.")]
 
