@@ -72,10 +72,13 @@ class PolicyEntry:
 
 @dataclass(frozen=True)
 class RunnerEntry:
-    """The Python environment of workers. python_version: such as `3.12`; packages: versions by normalized name."""
+    """The Python environment of workers. python_version: such as `3.12`; packages: versions by normalized name;
+    modules: the top-level ones of the packages.
+    """
 
     python_version: str
     packages: Mapping[str, str]
+    modules: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,7 @@ def _check_cogs(entry: MissionEntry, variants: Sequence[str], cogs: int | None) 
 def _parse(data: dict[str, Any]) -> Catalog:
     return Catalog(
         versions=data["versions"],
-        runner=RunnerEntry(**data["runner"]),
+        runner=RunnerEntry(**_tuples(data["runner"])),
         probed_cogs=tuple(data["probed_cogs"]),
         missions={row["name"]: MissionEntry(**_tuples(row)) for row in data["missions"]},
         variants={row["name"]: VariantEntry(**row) for row in data["variants"]},

@@ -30,7 +30,7 @@ from daf_cogames.catalog import CATALOG_FILE, MissionEntry, PolicyEntry, RunnerE
 from daf_cogames.episodes import EpisodeRunner, engine_versions
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.inspection import inspect_policy
-from daf_cogames.installed import runner_packages
+from daf_cogames.installed import runner_modules, runner_packages
 from daf_cogames.missions import Mission, MissionError, apply_mission, build_mission, find_mission, mission_names
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
@@ -93,7 +93,11 @@ def build_catalog() -> dict[str, Any]:
 
 def runner_entry() -> RunnerEntry:
     """The environment that this runs in, on which the lock decides."""
-    return RunnerEntry(python_version=".".join(platform.python_version_tuple()[:2]), packages=runner_packages())
+    return RunnerEntry(
+        python_version=".".join(platform.python_version_tuple()[:2]),
+        packages=runner_packages(),
+        modules=tuple(runner_modules()),
+    )
 
 
 def mission_entry(name: str) -> MissionEntry:

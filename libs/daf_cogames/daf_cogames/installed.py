@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import distribution, version
+from importlib.metadata import distribution, packages_distributions, version
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -12,6 +12,8 @@ RUNNER = ("daf-cogames", "runner")
 
 OWN_PREFIX = "daf-"
 """Of the product's own packages, which no registry has."""
+
+OWN_MODULES = ("daf_cogames", "daf_common", "daf_protos")
 
 
 def runner_packages() -> dict[str, str]:
@@ -28,6 +30,18 @@ def runner_packages() -> dict[str, str]:
         wanted.setdefault(name, set()).update(extras)
         waiting += _requirements(name, wanted[name])
     return {name: version(name).partition("+")[0] for name in sorted(wanted) if not name.startswith(OWN_PREFIX)}
+
+
+def runner_modules() -> list[str]:
+    """The top-level modules of those packages and of the product's own: what a user's code may import beside the
+    standard library."""
+    packages = runner_packages()
+    found = {
+        module
+        for module, owners in packages_distributions().items()
+        if module.isidentifier() and any(canonicalize_name(owner) in packages for owner in owners)
+    }
+    return sorted({*found, *OWN_MODULES})
 
 
 def _requirements(name: str, extras: set[str]) -> list[tuple[str, frozenset[str]]]:

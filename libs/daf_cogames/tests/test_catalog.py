@@ -221,3 +221,5 @@ def test_the_runners_packages_are_those_that_the_lock_installs_for_it() -> None:
     assert {"cogames", "torch", "numpy", "pufferlib-core", "protobuf"} <= set(runner.packages)
     assert not {"pytest", "optuna", "daf-common"} & set(runner.packages)
     assert all("+" not in found for found in runner.packages.values())
+    assert {"cogames", "torch", "yaml", "google", "daf_cogames"} <= set(runner.modules)
+    assert not {"pytest", "optuna"} & set(runner.modules)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 from typing import Any
 
 import grpc
@@ -17,6 +18,9 @@ from daf_protos.training.v1 import catalog_service_pb2 as pb
 from daf_protos.training.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+WHEEL_PLATFORM = "manylinux_2_28"
+"""What torch's own wheels need, so that every runner has it."""
 
 
 class CatalogServicer(CatalogServiceServicer):
@@ -70,7 +74,12 @@ class CatalogServicer(CatalogServiceServicer):
     async def GetRunner(self, request: pb.GetRunnerRequest, context: Context) -> pb.GetRunnerResponse:
         """See the proto."""
         runner = catalog.catalog().runner
-        return pb.GetRunnerResponse(python_version=runner.python_version, packages=runner.packages)
+        return pb.GetRunnerResponse(
+            python_version=runner.python_version,
+            packages=runner.packages,
+            modules=runner.modules,
+            platform=f"{WHEEL_PLATFORM}_{platform.machine()}",
+        )
 
 
 def _trainer_parameter(parameter: TrainerParameter) -> pb.HyperparameterInfo:

@@ -21,3 +21,5 @@ async def test_the_runners_environment_is_what_workers_really_have(stack: Stack)
     assert runner.packages["cogames"] == version("cogames")
     assert runner.packages["torch"] == version("torch").partition("+")[0]
     assert "pytest" not in runner.packages
+    assert {"torch", "yaml"} <= set(runner.modules)
+    assert runner.platform.startswith("manylinux_2_28_")
