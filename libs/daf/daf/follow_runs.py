@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from daf.client import Client
-from daf_common.errors import TRANSIENT
+from daf_common.errors import TRANSIENT, Unavailable
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.evaluation.v1.evaluation_service_pb2 import GetEvaluationRequest
@@ -33,15 +33,22 @@ EVALUATION_ENDED = frozenset(
 )
 
 
-def follow_job(client: Client, name: str) -> Iterator[TrainingJob]:
+def follow_job(client: Client, name: str, on_trouble: Callable[[str], None] = lambda _: None) -> Iterator[TrainingJob]:
     """A training job, twice a second until it has ended.
+
+    Args:
+        client: where.
+        name: the job.
+        on_trouble: told why nothing new is heard at the moment, and of the end of that by an empty text.
 
     Raises:
         NotFound: there is none of this name.
         DafError: the service has been away for minutes.
     """
     request = GetTrainingJobRequest(name=name)
-    return _poll(lambda: client.training.GetTrainingJob(request).training_job, lambda job: job.state in JOB_ENDED)
+    return _poll(
+        lambda: client.training.GetTrainingJob(request).training_job, lambda job: job.state in JOB_ENDED, on_trouble
+    )
 
 
 def follow_evaluation(client: Client, name: str) -> Iterator[Evaluation]:
@@ -50,19 +57,23 @@ def follow_evaluation(client: Client, name: str) -> Iterator[Evaluation]:
     return _poll(
         lambda: client.evaluation.GetEvaluation(request).evaluation,
         lambda evaluation: evaluation.state in EVALUATION_ENDED,
+        lambda _: None,
     )
 
 
-def _poll[T](read: Callable[[], T], has_ended: Callable[[T], bool]) -> Iterator[T]:
+def _poll[T](read: Callable[[], T], has_ended: Callable[[T], bool], on_trouble: Callable[[str], None]) -> Iterator[T]:
     heard = time.monotonic()
     while True:
         try:
             found = read()
-        except TRANSIENT:
+        except TRANSIENT as error:
             if time.monotonic() - heard > GIVE_UP_SECONDS:
                 raise
+            away = isinstance(error, Unavailable)
+            on_trouble("the services do not answer; trying again" if away else error.message)
         else:
             heard = time.monotonic()
+            on_trouble("")
             yield found
             if has_ended(found):
                 return

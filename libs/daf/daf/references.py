@@ -178,11 +178,11 @@ class StartConfig(PolicyConfig):
     def _from_text(cls, data: Any) -> Any:
         if not isinstance(data, str):
             return data
-        if _CHECKPOINT.fullmatch(data) or _TRIAL.fullmatch(data) or "=" in data:
-            return policy_fields(data)
-        if data.startswith(("job/", "trainingJobs/", "sweep/", "sweeps/")):
+        if is_weights_file(data):
+            return {"weights": data}
+        if not (_CHECKPOINT.fullmatch(data) or _TRIAL.fullmatch(data) or "=" in data):
             raise ValueError(f"{data[:80]!r} is no checkpoint: write {CHECKPOINT_FORMS}")
-        return {"weights": data}
+        return policy_fields(data)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -193,6 +193,11 @@ class StartConfig(PolicyConfig):
         if (self.policy is None) and (self.code or self.arguments):
             raise ValueError("code and arguments belong to a policy that is named by its class")
         return self
+
+
+def is_weights_file(text: str) -> bool:
+    """Whether a text says where to start from by the path of a file, and not by a name."""
+    return "=" not in text and not text.startswith(("job/", "trainingJobs/", "sweep/", "sweeps/"))
 
 
 _CHECKPOINT = re.compile(r"(?:job|trainingJobs)/([^/]+)/checkpoints/([^/]+)")

@@ -47,6 +47,20 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
+def speed(value: float | None) -> str:
+    """Steps per second, or a dash: whole numbers with separators, but for slow runs."""
+    return f"{value:,.0f}" if value is not None and value >= 100 else number(value, 3)
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
 def scalar_text(value: Scalar) -> str:
     """A parameter's value as YAML has it."""
     return (
@@ -107,7 +121,7 @@ def live(view: SweepView, height: int) -> RenderableType:
             state_text(state),
             *(scalar_text(parameters[name]) if name in parameters else "-" for name in names),
             progress(view, trial).partition(" ")[0],
-            number(job.progress.steps_per_second, 3) if job and state == "training" else "",
+            speed(job.progress.steps_per_second) if job and state == "training" else "",
             number(job.progress.reward, 3) if job and job.progress.HasField("reward") else "",
             number(trial.score.mean) if trial.HasField("score") else "",
         )

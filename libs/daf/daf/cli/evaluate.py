@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from daf.cli.evaluation_display import evaluation_state, show_evaluation
 from daf.cli.options import absolute, document_with, missions
-from daf.cli.run_display import evaluation_line, evaluation_state, show_run
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.config import DAFEvaluationConfig
@@ -97,7 +97,7 @@ def evaluate(
 def _follow(client: Client, name: str, quiet: bool) -> Evaluation:
     try:
         evaluations = follow_evaluation(client, name)
-        return _last(evaluations) if quiet else show_run(evaluations, evaluation_line)
+        return _last(evaluations) if quiet else show_evaluation(evaluations)
     except KeyboardInterrupt:
         notice(f"{name} goes on: `daf logs {name} -f` follows it")
         raise typer.Exit(130) from None

@@ -1,4 +1,4 @@
-"""`daf logs`."""
+"""`daf logs` and `daf job logs`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daf.cli.session import open_client, print_json_line
+from daf.cli.session import notice, open_client, print_json_line, resource_name
 from daf.client import Client
 from daf.references import policy_fields
 from daf_common import names
@@ -17,26 +17,31 @@ from daf_protos.evaluation.v1 import evaluation_service_pb2
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
 from daf_protos.training.v1 import training_service_pb2
 
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object for each piece.")]
+
+type Piece = training_service_pb2.ReadLogsResponse | evaluation_service_pb2.ReadLogsResponse
+
 
 def logs(
     name: Annotated[str, typer.Argument(help="A training job, evaluation or trial, for example sweeps/NAME/trials/1.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each piece.")] = False,
+    follow: Follow = False,
+    json: JsonLines = False,
 ) -> None:
     """Print what a run printed. A trial's log is that of its training and then of its evaluation."""
-    try:
-        with open_client() as client:
-            for piece in _pieces(client, name, follow):
-                if json:
-                    print_json_line(piece)
-                else:
-                    sys.stdout.write(piece.text)
-                    sys.stdout.flush()
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    with open_client() as client:
+        _print(_pieces(client, name, follow), json)
 
 
-type Piece = training_service_pb2.ReadLogsResponse | evaluation_service_pb2.ReadLogsResponse
+def job_logs(
+    name: Annotated[str, typer.Argument(help="The job, by its id or its name trainingJobs/ID.")],
+    follow: Follow = False,
+    attempt: Annotated[int, typer.Option(min=1, help="Of this attempt alone.")] = 0,
+    json: JsonLines = False,
+) -> None:
+    """Print what the workers of a training job printed."""
+    with open_client() as client:
+        _print(_training(client, resource_name("trainingJobs", name), follow, attempt), json)
 
 
 def _pieces(client: Client, name: str, follow: bool) -> Iterator[Piece]:
@@ -59,9 +64,33 @@ def _pieces(client: Client, name: str, follow: bool) -> Iterator[Piece]:
             )
 
 
-def _training(client: Client, name: str, follow: bool) -> Iterator[Piece]:
-    return iter(client.training.ReadLogs(training_service_pb2.ReadLogsRequest(name=name, follow=follow)))
+def _training(client: Client, name: str, follow: bool, attempt: int = 0) -> Iterator[Piece]:
+    request = training_service_pb2.ReadLogsRequest(name=name, follow=follow, attempt=attempt)
+    return iter(client.training.ReadLogs(request))
 
 
 def _evaluation(client: Client, name: str, follow: bool) -> Iterator[Piece]:
     return iter(client.evaluation.ReadLogs(evaluation_service_pb2.ReadLogsRequest(name=name, follow=follow)))
+
+
+def _print(pieces: Iterator[Piece], json: bool) -> None:
+    """Prints as it comes. Says when another attempt begins; what a worker other than the first printed bears its
+    number."""
+    attempt = 0
+    try:
+        for piece in pieces:
+            if json:
+                print_json_line(piece)
+                continue
+            text = piece.text
+            if isinstance(piece, training_service_pb2.ReadLogsResponse):
+                if piece.attempt > max(attempt, 1):
+                    sys.stdout.flush()
+                    notice(f"attempt {piece.attempt}")
+                attempt = piece.attempt
+                if piece.worker:
+                    text = "".join(f"[worker {piece.worker}] {line}" for line in text.splitlines(keepends=True))
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
