@@ -1,4 +1,7 @@
-"""A user's own code: an archive of modules, unpacked once by its digest and put on the import path."""
+"""A user's own code: an archive of modules, unpacked once by its digest and put on the import path.
+
+The packages that it needs beside those of the runner come after it on the path; see `daf_cogames.wheels`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from daf_common.archives import digest_of, unpack
@@ -19,14 +22,22 @@ def unpack_code(archive: Path, sha256: str, cache: Path) -> Path:
     Whole or absent, also when several processes unpack at once or one is killed. Raises
     daf_common.archives.ArchiveError, also where the archive's bytes do not have this digest.
     """
-    directory = cache / sha256
+    return made_once(cache / sha256, archive, lambda content: unpack(archive, content))
+
+
+def made_once(directory: Path, archive: Path, make: Callable[[Path], None]) -> Path:
+    """A directory made of an archive if it is not there yet; its name is the archive's digest.
+
+    Whole or absent, also when several processes make it at once or one is killed. Raises
+    daf_common.archives.ArchiveError where the archive's bytes do not have this digest, and what making it raises.
+    """
     if directory.is_dir():
         return directory
-    cache.mkdir(parents=True, exist_ok=True)
-    digest_of(archive, expected=sha256)
-    with tempfile.TemporaryDirectory(dir=cache, prefix="unpacking-") as scratch:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    digest_of(archive, expected=directory.name)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix="unpacking-") as scratch:
         content = Path(scratch) / "content"
-        unpack(archive, content)
+        make(content)
         try:
             os.rename(content, directory)
         except OSError:
@@ -44,7 +55,14 @@ def on_path(*directories: Path) -> Iterator[None]:
     """
     unique = list(dict.fromkeys(directory.resolve() for directory in directories))
     _check_distinct(unique)
-    entries = [str(directory) for directory in unique]
+    with last_on_path(unique):
+        yield
+
+
+@contextlib.contextmanager
+def last_on_path(directories: Sequence[Path]) -> Iterator[None]:
+    """Append directories, which are resolved, to the import path; afterwards forget what was imported from them."""
+    entries = [str(directory) for directory in directories]
     sys.path.extend(entries)
     importlib.invalidate_caches()
     try:
@@ -53,7 +71,7 @@ def on_path(*directories: Path) -> Iterator[None]:
         for entry in entries:
             sys.path.remove(entry)
         for name, module in list(sys.modules.items()):
-            if _comes_from(getattr(module, "__file__", None), unique):
+            if _comes_from(getattr(module, "__file__", None), directories):
                 del sys.modules[name]
 
 
@@ -93,5 +111,5 @@ def _check_distinct(directories: list[Path]) -> None:
             owners[name] = directory
 
 
-def _comes_from(file: str | None, directories: list[Path]) -> bool:
+def _comes_from(file: str | None, directories: Sequence[Path]) -> bool:
     return file is not None and any(Path(file).resolve().is_relative_to(directory) for directory in directories)

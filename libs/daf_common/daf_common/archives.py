@@ -85,6 +85,15 @@ def unpack(archive: Path, directory: Path, limits: ArchiveLimits = DEFAULT_LIMIT
         raise ArchiveError(f"not a sound zip archive: {error}") from error
 
 
+def check(archive: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
+    """Check an archive that something else will unpack against what it says of itself. Raises ArchiveError."""
+    try:
+        with zipfile.ZipFile(archive) as source:
+            _check_entries(source.infolist(), limits, packed=archive.stat().st_size)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError) as error:
+        raise ArchiveError(f"not a sound zip archive: {error}") from error
+
+
 def digest_of(archive: Path, *, expected: str | None = None) -> str:
     """The SHA-256 (hex) of a file's bytes. Raises ArchiveError where it is not the expected one."""
     with archive.open("rb") as file:
