@@ -7,9 +7,10 @@ import io
 import os
 import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ class StoredFile:
 class SavedCheckpoint:
     """The weights after an update, and what is needed to go on training from there.
 
-    weights: a state_dict of CPU tensors, all finite, that cogames loads as the `data` of a policy; trainer_state: the
-    optimizer, the counters and the random state; agent_steps: taken by all agents of all environments since the start;
-    metrics: the last ones reported before.
+    weights: a state_dict of CPU tensors, all finite, that cogames loads as the `data` of a policy; trainer_state: what
+    else it takes, see `daf_cogames.resume`; agent_steps: taken by all agents of all environments of all ranks since the
+    start; metrics: the last ones reported before.
     """
 
     weights: StoredFile
@@ -44,7 +45,7 @@ class SavedCheckpoint:
 
 
 class WeightsError(ValueError):
-    """A file that holds no weights for this network; the message says what is wrong with it."""
+    """A file of a checkpoint that cannot be used; the message says what is wrong with it."""
 
 
 def save(value: object, path: Path) -> StoredFile:
@@ -69,17 +70,53 @@ def save(value: object, path: Path) -> StoredFile:
 
 def load_weights(path: Path, network: nn.Module) -> None:
     """Put the weights of a file, saved on any device, into a network. Raises WeightsError, and then changes nothing."""
-    weights = _read(path)
-    differences = _differences(network.state_dict(), weights)
-    if differences:
-        shown = "\n".join(f"  {line}" for line in differences[:SHOWN_DIFFERENCES])
-        more = len(differences) - SHOWN_DIFFERENCES
-        rest = f"\n  and {more} more" if more > 0 else ""
-        raise WeightsError(f"{path.name} does not fit the network {type(network).__name__}:\n{shown}{rest}")
+    weights, _ = read_weights(path)
+    put_weights(weights, network, path.name)
+
+
+def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """A state_dict, saved on any device, as CPU tensors that are all finite, and the file's SHA-256.
+
+    Raises WeightsError.
+    """
+    weights, sha256 = read(path, "a file of weights")
+    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
+        raise WeightsError(f"{path.name} is not a state_dict: it must map names to tensors")
     broken = nonfinite_tensors(weights)
     if broken:
         raise WeightsError(f"{path.name} has values that are not finite in {', '.join(broken)}")
+    return weights, sha256
+
+
+def read(path: Path, what: str) -> tuple[object, str]:
+    """What was saved, with tensors on the CPU, and the file's SHA-256. Raises WeightsError: it is not `what`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no file {path.name}") from error
+    try:
+        value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path.name} is not {what}, or one that would run code when loaded") from error
+    except Exception as error:  # torch's reader raises whatever the bytes make it stumble over
+        raise WeightsError(f"{path.name} is not {what}, or is cut off or damaged") from error
+    return value, hashlib.sha256(content).hexdigest()
+
+
+def put_weights(weights: Mapping[str, torch.Tensor], network: nn.Module, name: str) -> None:
+    """Load the weights, which messages call `name`, into a network. Raises WeightsError, and then changes nothing."""
+    differences = _differences(network.state_dict(), weights)
+    if differences:
+        raise WeightsError(f"{name} does not fit the network {type(network).__name__}:\n{shown(differences)}")
     network.load_state_dict(weights)
+
+
+def shown(differences: Sequence[str]) -> str:
+    """The first differences, a line each, and how many more there are."""
+    lines = [f"  {line}" for line in differences[:SHOWN_DIFFERENCES]]
+    if len(differences) > SHOWN_DIFFERENCES:
+        lines.append(f"  and {len(differences) - SHOWN_DIFFERENCES} more")
+    return "\n".join(lines)
 
 
 def nonfinite_tensors(weights: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -101,18 +138,14 @@ def random_state(device: torch.device) -> dict[str, object]:
     return state
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"there is no file {path.name}") from error
-    except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path.name} is not a file of weights, or one that would run code when loaded") from error
-    except Exception as error:  # torch's reader raises whatever the bytes make it stumble over
-        raise WeightsError(f"{path.name} is not a file of weights, or is cut off or damaged") from error
-    if not isinstance(weights, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values()):
-        raise WeightsError(f"{path.name} is not a state_dict: it must map names to tensors")
-    return weights
+def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Let the global generators (and the device's, where its state was taken) go on from a state."""
+    random.setstate(state["python"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def _differences(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:

@@ -49,6 +49,14 @@ class MetricsWindow:
                     if self._by_mission:
                         self.add(f"env/reward_per_agent/{name.removeprefix(REWARD)}", value)
 
+    def merge(self, other: MetricsWindow) -> None:
+        """Add what was added to another window."""
+        for name, total in other._sums.items():
+            self._sums[name] += total
+            self._counts[name] += other._counts[name]
+        self._nonfinite |= other._nonfinite
+        self._episodes += other._episodes
+
     def means(self) -> dict[str, float]:
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         return {**means, "env/episodes": float(self._episodes)} if self._episodes else means

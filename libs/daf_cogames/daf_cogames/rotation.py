@@ -1,4 +1,4 @@
-"""Training on several missions at once: environment i plays mission i modulo their number.
+"""Training on several missions at once: environment i of all ranks plays mission i modulo their number.
 
 cogames asks for a mission once and gives that one to all environments, however many it was told of.
 """
@@ -11,8 +11,8 @@ from typing import Any
 from mettagrid import MettaGridConfig, PufferMettaGridEnv
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
+from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.missions import Mission, MissionError
-from daf_cogames.trainer import cogames_train
 
 _SAME: Mapping[str, Callable[[PolicyEnvInterface], object]] = {
     "number of agents": lambda environment: environment.num_agents,
@@ -25,16 +25,18 @@ _SAME: Mapping[str, Callable[[PolicyEnvInterface], object]] = {
 
 
 class RotatingEnvironments(cogames_train._EnvCreator):
-    """Makes environment number `seed` (so cogames numbers them, from 0) on the mission whose turn it is."""
+    """Makes environment number `seed` of a rank (so cogames numbers them, from 0) on the mission whose turn it is."""
 
-    def __init__(self, configs: Sequence[MettaGridConfig], *args: Any) -> None:
+    def __init__(self, configs: Sequence[MettaGridConfig], first: int, *args: Any) -> None:
+        """first: the number of the rank's first environment among those of all ranks."""
         super().__init__(*args)
-        self._configs = configs
+        self._configs, self._first = configs, first
 
     def __call__(
         self, cfg: MettaGridConfig | None = None, buf: Any = None, seed: int | None = None
     ) -> PufferMettaGridEnv:
-        return super().__call__(self._configs[(seed or 0) % len(self._configs)], buf, seed)
+        config = self._configs[(self._first + (seed or 0)) % len(self._configs)]
+        return super().__call__(config, buf, seed)
 
 
 def check_interchangeable(missions: Sequence[Mission], configs: Sequence[MettaGridConfig]) -> None:

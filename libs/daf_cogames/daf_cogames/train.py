@@ -1,41 +1,49 @@
 """Training a policy through `cogames.train.train()` itself: called, not copied.
 
 For the time of the call some names in the namespace of `cogames.train` are replaced: the trainer class, the policy's
-construction, the environments' construction and what writes to the terminal. One process trains one job; the calls into
-`Trainer` are the same whether it trains alone or beside others.
+construction, the environments' construction and what writes to the terminal. A process trains alone, or as one rank of
+several that train the same weights, each on environments of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import functools
+import io
+import logging
 import multiprocessing
-import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
+from cogames.device import resolve_training_device
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.submission import POLICY_SPEC_FILENAME, SubmissionPolicySpec
 from rich.console import Console
 
-from daf_cogames.checkpoints import SavedCheckpoint, load_weights
+from daf_cogames.checkpoints import SavedCheckpoint, load_weights, put_weights
+from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.cores import largest_divisor, usable_cores
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.params import DEFAULT_MINIBATCH_SIZE, Problem, Value, check_trainer_parameters
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
+from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
+from daf_cogames.resume import ResumePoint
 from daf_cogames.rotation import RotatingEnvironments, check_interchangeable
-from daf_cogames.trainer import RUN_ID, EffectiveConfiguration, Progress, Run, StopReason, Trainer, cogames_train
+from daf_cogames.seeding import MAX_SEED, rank_seed, seed_generators
+from daf_cogames.trainer import RUN_ID, Run, Trainer
+from daf_cogames.world import World
 
 if TYPE_CHECKING:
+    from mettagrid import MettaGridConfig
     from mettagrid.policy.policy import MultiAgentPolicy, PolicySpec
 
-MAX_SEED = 2**31 - 1
+logger = logging.getLogger(__name__)
 
 
 class Ending(enum.Enum):
@@ -48,10 +56,15 @@ class Ending(enum.Enum):
 class TrainingPlan:
     """What to train. Two runs of an equal plan on equal machines end with the same weights, to the bit.
 
-    missions: environment i plays the mission i modulo their number; policy: its `weights` are where training starts;
-    agent_steps: of all agents of all environments, rounded up to whole updates; trainer: parameters of the trainer, by
-    their name without `trainer.`; directory: where `checkpoints/` goes; num_threads: of torch, part of what makes a run
-    repeatable; progress_interval_s: the shortest time between two reports of progress.
+    missions: environment i plays the mission i modulo their number, counted through all ranks; policy: its `weights`
+    are where training starts; agent_steps: of all agents of all environments of all ranks, rounded up to whole updates;
+    num_envs: of each rank; trainer: parameters of the trainer, by their name without `trainer.`; directory: where
+    `checkpoints/` goes; device: as cogames resolves it, on CUDA each rank takes the GPU of its number on this machine;
+    cpus: processes for the environments of a rank on CUDA, on a CPU they share the rank's own; num_threads: of torch,
+    part of what makes a run repeatable; world: which rank this is; attempt: from 1, a resumed run plays other maps in
+    each; resume: where to go on from, rank 0's counts; checkpoint_agent_steps: between two checkpoints, rounded up to
+    whole updates, None for none but the last; progress_interval_s: the shortest time between two reports of progress;
+    peer_timeout_s: how long a rank waits for the others before it gives them up.
     """
 
     missions: tuple[Mission, ...]
@@ -61,16 +74,22 @@ class TrainingPlan:
     seed: int
     directory: Path
     trainer: Mapping[str, Value] = field(default_factory=dict)
-    device: str = "cpu"
+    device: str = "auto"
+    cpus: int = 1
     num_threads: int = 1
-    checkpoint_interval_updates: int = 200
+    world: World = field(default_factory=World)
+    attempt: int = 1
+    resume: ResumePoint | None = None
+    checkpoint_agent_steps: int | None = None
     progress_interval_s: float = 0.5
+    peer_timeout_s: float = 120.0
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How training ended, and where. update and agent_steps: the last one, for DIVERGED the one that broke the weights;
-    checkpoint: the last one saved, which is finite; None where training diverged before the first."""
+    checkpoint: the last one saved, which is finite; None where training diverged before the first, where a resumed run
+    had nothing left to do, and on ranks other than 0."""
 
     ending: Ending
     stop_reason: StopReason | None
@@ -95,39 +114,64 @@ def train(
     on_checkpoint: Callable[[SavedCheckpoint], None],
     stop: Callable[[], StopReason | None],
     on_start: Callable[[EffectiveConfiguration], None] = lambda configuration: None,
+    on_activity: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train to the end, until `stop` gives a reason (then the update under way is finished), or until it diverges.
 
-    The callbacks are called in this thread, between updates (`on_start` before the first); what they raise ends
-    training and is raised. A checkpoint is saved every `checkpoint_interval_updates` and at the end. Raises PlanError,
-    MissionError, PolicyError, WeightsError, and OSError where a checkpoint cannot be written. Seeds the global random
-    generators and sets the number of torch's threads: the process is meant to do nothing else.
+    On several ranks, all of them call this with plans that differ in `world` and `directory` alone; what one of them
+    answers to `stop` ends all after the same update, for the strongest reason. `on_progress` and `on_checkpoint` are
+    called on rank 0, the others on every rank; all in this thread, `on_start` before the first environment step,
+    `on_activity` after each step of the environments and each gradient step, the others between updates. What they
+    raise ends training and is raised. A checkpoint is saved every `checkpoint_agent_steps` and at the end.
+
+    Raises PlanError, MissionError, PolicyError, WeightsError; OSError where a checkpoint cannot be written; PeerLost
+    where another rank has gone. Seeds the global random generators and sets the number of torch's threads: the process
+    is meant to do nothing else.
     """
     _check(plan)
     configs = [build_mission(mission) for mission in plan.missions]
     check_interchangeable(plan.missions, configs)
-    run = Run(
-        settings=plan.trainer,
-        agent_steps=plan.agent_steps,
-        missions=len(plan.missions),
-        progress_interval_s=plan.progress_interval_s,
-        on_start=on_start,
-        on_progress=on_progress,
-        on_checkpoint=on_checkpoint,
-        stop=stop,
-    )
-    device = torch.device(plan.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # cogames passes only the type on
+    device = _device(plan)
     torch.set_num_threads(plan.num_threads)
-    _seed(plan.seed)
+    with plan.world.connected(device, plan.peer_timeout_s):
+        resume = plan.world.broadcast(plan.resume)
+        fixed = _fixed(plan)
+        if resume is not None:
+            _check_unchanged(fixed, resume.settings)
+        # A run that starts afresh has learned from no map yet, and is the same in every attempt.
+        seed = rank_seed(plan.seed, plan.world.rank, plan.attempt if resume is not None else 1)
+        run = Run(
+            world=plan.world,
+            device=device,
+            settings=plan.trainer,
+            fixed=fixed,
+            agent_steps=plan.agent_steps,
+            checkpoint_agent_steps=plan.checkpoint_agent_steps,
+            missions=len(plan.missions),
+            progress_interval_s=plan.progress_interval_s,
+            seed=seed,
+            resume=resume,
+            on_start=on_start,
+            on_progress=on_progress,
+            on_checkpoint=on_checkpoint,
+            on_activity=on_activity,
+            stop=stop,
+        )
+        seed_generators(plan.seed)
+        _run_cogames(plan, run, configs)
+    assert run.trainer is not None
+    return _outcome(plan, run.trainer)
+
+
+def _run_cogames(plan: TrainingPlan, run: Run, configs: list[MettaGridConfig]) -> None:
+    environments = functools.partial(RotatingEnvironments, configs, plan.world.rank * plan.num_envs)
     with (
         _no_workers_left(),
         _replaced(
             cogames_train,
             pufferl=SimpleNamespace(PuffeRL=functools.partial(Trainer, run=run)),
             initialize_or_load_policy=functools.partial(_make_policy, plan.policy, run),
-            _EnvCreator=functools.partial(RotatingEnvironments, configs),
+            _EnvCreator=environments,
             SubmissionPolicySpec=functools.partial(SubmissionPolicySpec, init_kwargs=dict(plan.policy.arguments)),
             # It raises in the middle of a rollout; a signal is for the caller, who has `stop`.
             DeferSigintContextManager=contextlib.nullcontext,
@@ -137,36 +181,90 @@ def train(
         cogames_train.train(
             env_cfg=configs[0],
             policy_class_path=plan.policy.class_path,
-            device=device,
+            device=run.device,
             initial_weights_path=None,
             num_steps=plan.agent_steps,
             checkpoints_path=plan.directory,
-            seed=plan.seed,
+            seed=run.seed,
             minibatch_size=DEFAULT_MINIBATCH_SIZE,
             vector_num_envs=plan.num_envs,
-            vector_num_workers=largest_divisor(plan.num_envs, at_most=usable_cores()),
-            checkpoint_interval=plan.checkpoint_interval_updates,
+            vector_num_workers=largest_divisor(plan.num_envs, at_most=min(plan.cpus, usable_cores())),
         )
-    assert run.trainer is not None
     _make_readable(plan.directory / RUN_ID / POLICY_SPEC_FILENAME)
-    return _outcome(plan, run.trainer)
 
 
 def _check(plan: TrainingPlan) -> None:
     problems = check_trainer_parameters({f"trainer.{name}": value for name, value in plan.trainer.items()})
     if not plan.missions:
         problems.append(Problem("missions", "must not be empty"))
-    if plan.num_envs < max(1, len(plan.missions)):
-        problems.append(Problem("num_envs", f"must be at least 1 and the number of missions, not {plan.num_envs}"))
-    if plan.agent_steps < 1:
-        problems.append(Problem("agent_steps", f"must be at least 1, not {plan.agent_steps}"))
+    if plan.num_envs < 1 or plan.num_envs * plan.world.size < len(plan.missions):
+        message = f"must be at least 1, and on all ranks together the number of missions, not {plan.num_envs}"
+        problems.append(Problem("num_envs", message))
     if not 0 <= plan.seed <= MAX_SEED:
         problems.append(Problem("seed", f"must be between 0 and {MAX_SEED}, not {plan.seed}"))
-    if plan.checkpoint_interval_updates < 1:
-        message = f"must be at least 1, not {plan.checkpoint_interval_updates}"
-        problems.append(Problem("checkpoint_interval_updates", message))
+    at_least_1 = {
+        "agent_steps": plan.agent_steps,
+        "cpus": plan.cpus,
+        "attempt": plan.attempt,
+        "checkpoint_agent_steps": plan.checkpoint_agent_steps,
+    }
+    problems.extend(
+        Problem(name, f"must be at least 1, not {value}")
+        for name, value in at_least_1.items()
+        if value is not None and value < 1
+    )
     if problems:
         raise PlanError(*problems)
+
+
+def _fixed(plan: TrainingPlan) -> dict[str, Value]:
+    """What must be the same when a run is resumed; `workers`, `agent_steps` and machines may differ."""
+    return {
+        "policy": plan.policy.class_path,
+        **{f"policy.{name}": _text(value) for name, value in plan.policy.arguments.items()},
+        **{f"missions[{index}]": _described(mission) for index, mission in enumerate(plan.missions)},
+        "num_envs": plan.num_envs,
+        "seed": plan.seed,
+        **{f"trainer.{name}": value for name, value in plan.trainer.items()},
+    }
+
+
+def _described(mission: Mission) -> str:
+    """A mission with all that changes it; not the paths, which are private to an attempt."""
+    values = dataclasses.asdict(mission)
+    name = values.pop("name")
+    changes = [f"{key}={value}" for key, value in values.items() if value and not isinstance(value, Path)]
+    return " ".join([name, *changes])
+
+
+def _text(value: object) -> Value:
+    return value if isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _check_unchanged(settings: Mapping[str, Value], saved: Mapping[str, Value]) -> None:
+    problems = [
+        Problem(name, f"is {settings.get(name)!r}, and {saved.get(name)!r} in the checkpoint to go on from")
+        for name in sorted({*settings, *saved})
+        if settings.get(name) != saved.get(name)
+    ]
+    if problems:
+        raise PlanError(*problems)
+
+
+def _device(plan: TrainingPlan) -> torch.device:
+    said = io.StringIO()
+    device = resolve_training_device(Console(file=said), plan.device)
+    if plan.device != "auto" and said.getvalue():
+        logger.warning("%s", said.getvalue().strip())
+    if device.type != "cuda":
+        return device
+    index = plan.world.local_rank if device.index is None else device.index
+    there = torch.cuda.device_count()
+    if index >= there:
+        raise PlanError(Problem("device", f"rank {plan.world.rank} needs GPU {index}, and this machine has {there}"))
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)  # cogames passes only the type on
+    return device
 
 
 def _make_policy(source: PolicySource, run: Run, environment: PolicyEnvInterface, spec: PolicySpec) -> MultiAgentPolicy:
@@ -174,7 +272,9 @@ def _make_policy(source: PolicySource, run: Run, environment: PolicyEnvInterface
     network = policy.network()
     if network is None:
         raise PolicyError("class_path", f"{spec.class_path} has no network to train; it can only be evaluated")
-    if source.weights is not None:
+    if run.resume is not None:
+        put_weights(run.resume.weights, network, "the checkpoint to go on from")
+    elif source.weights is not None:
         load_weights(source.weights, network)
     is_recurrent = getattr(policy, "is_recurrent", None)
     run.recurrent = None if is_recurrent is None else bool(is_recurrent())
@@ -204,12 +304,6 @@ def _make_readable(policy_spec: Path) -> None:
     """cogames writes it so that only its owner can read it, and it is copied and packed with that mode."""
     if policy_spec.exists():
         policy_spec.chmod(0o644)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 @contextlib.contextmanager

@@ -1,98 +1,32 @@
-"""PuffeRL, the optimiser loop inside `cogames.train.train()`, made to report, to stop and to save as we need it.
-
-Importing this module imports `cogames.train` without what that import does to the process; import it from here.
-"""
+"""PuffeRL, the optimiser loop inside `cogames.train.train()`, made to train on several ranks, to report, to stop, to
+save and to go on as we need it."""
 
 from __future__ import annotations
 
-import contextlib
-import enum
 import logging
 import math
-import signal
-import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
-from daf_cogames.checkpoints import SavedCheckpoint, nonfinite_tensors, random_state, save
+from daf_cogames.checkpoints import SavedCheckpoint, nonfinite_tensors, random_state, restore_random_state, save
+from daf_cogames.cogames_trainer import pufferl
 from daf_cogames.metrics import MetricsWindow
 from daf_cogames.params import DEFAULT_BPTT_HORIZON, DEFAULT_MINIBATCH_SIZE, TRAINER_PARAMETERS, Value
-
-
-@contextlib.contextmanager
-def _process_left_alone() -> Iterator[None]:
-    """Undo what importing pufferl does to a process: it turns every RuntimeWarning into an error, makes SIGINT end the
-    process with status 0, and has tracebacks printed by rich."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler, hook = signal.getsignal(signal.SIGINT), sys.excepthook
-    with warnings.catch_warnings():
-        yield
-    sys.excepthook = hook
-    if in_main_thread:
-        signal.signal(signal.SIGINT, handler)
-
-
-with _process_left_alone():
-    from cogames import train as cogames_train
-    from pufferlib import pufferl
-
-__all__ = ["RUN_ID", "EffectiveConfiguration", "Progress", "Run", "StopReason", "Trainer", "cogames_train"]
+from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
+from daf_cogames.resume import ResumePoint, restore_optimizer
+from daf_cogames.seeding import seed_generators
+from daf_cogames.usage import UsageMeter
+from daf_cogames.world import World
 
 logger = logging.getLogger(__name__)
 
 RUN_ID = "checkpoints"
-
-
-class StopReason(enum.Enum):
-    """Why training is asked to end early: somebody cancelled it, or the machine is wanted for something else."""
-
-    CANCELLED = "cancelled"
-    PREEMPTED = "preempted"
-
-
-@dataclass(frozen=True)
-class EffectiveConfiguration:
-    """What the live trainer was found to train with, read back from it before the first update.
-
-    trainer: every parameter of `params.TRAINER_PARAMETERS` by its full name, as in PuffeRL's config; optimizer: of its
-    parameter group; agents: in all environments; batch_size: agent steps in an update; agent_steps: that will be
-    trained in all, in whole updates; policy_parameters: trainable numbers in the network; notes: what the user should
-    know about values that do less than they seem to.
-    """
-
-    trainer: Mapping[str, Value]
-    optimizer: Mapping[str, float]
-    recurrent: bool
-    agents: int
-    batch_size: int
-    gradient_steps_per_update: int
-    agent_steps: int
-    policy_parameters: int
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What happened since the report before.
-
-    learning_rate: of the last update; metrics: means over the updates (`losses/...`) and over the episodes that ended
-    (`env/...`); nonfinite: the names of metrics that had a NaN or an infinity, left out of the means.
-    """
-
-    update: int
-    agent_steps: int
-    agent_steps_per_second: float
-    learning_rate: float
-    metrics: Mapping[str, float]
-    nonfinite: tuple[str, ...]
-    configuration: EffectiveConfiguration
 
 
 class _LeaveLoop(KeyboardInterrupt):
@@ -103,33 +37,45 @@ class _LeaveLoop(KeyboardInterrupt):
 class Run:
     """What a trainer needs to know that cogames does not pass on. The trainer puts itself into `trainer`.
 
-    settings: trainer parameters by their name in PuffeRL's config; recurrent: what the policy says of itself, None
-    where it says nothing; on_start: called right before the first environment step; stop: asked after every update,
-    the trainer leaves if the answer is not None.
+    settings: trainer parameters by their name in PuffeRL's config; fixed: what a resumed run must not change;
+    agent_steps and checkpoint_agent_steps: of all ranks; seed: of this rank's generators once the weights are made;
+    recurrent: what the policy says of itself, None where it says nothing; on_start: called right before the first
+    environment step; on_progress and on_checkpoint: on rank 0; on_activity: after each step of the environments and
+    each gradient step; stop: asked after every update.
     """
 
+    world: World
+    device: torch.device
     settings: Mapping[str, Value]
+    fixed: Mapping[str, Value]
     agent_steps: int
+    checkpoint_agent_steps: int | None
     missions: int
     progress_interval_s: float
+    seed: int
+    resume: ResumePoint | None
     on_start: Callable[[EffectiveConfiguration], None]
     on_progress: Callable[[Progress], None]
     on_checkpoint: Callable[[SavedCheckpoint], None]
+    on_activity: Callable[[], None]
     stop: Callable[[], StopReason | None]
     recurrent: bool | None = None
     trainer: Trainer | None = None
 
 
 class Trainer(pufferl.PuffeRL):
-    """PuffeRL, with the public methods below in place of its own.
+    """PuffeRL, with the public methods below in place of its own. Its `global_step` counts those of all ranks.
 
-    stopped_for: what `run.stop` answered; diverged: whether the weights stopped being finite; checkpoint: the last one
-    saved.
+    All ranks take part in everything that concerns more than one of them at the same update, which follows from
+    numbers that all of them have: a rank that decided by its own clock would wait for the others for ever.
+
+    stopped_for: the strongest of what `run.stop` answered on any rank; diverged: whether the weights stopped being
+    finite; checkpoint: the last one saved, on rank 0.
     """
 
     def __init__(self, config: dict[str, Any], vecenv: Any, policy: torch.nn.Module, *, run: Run) -> None:
         run.trainer = self
-        self._run = run
+        self._run, self._world = run, run.world
         self.stopped_for: StopReason | None = None
         self.diverged = False
         self.checkpoint: SavedCheckpoint | None = None
@@ -138,33 +84,44 @@ class Trainer(pufferl.PuffeRL):
         # A thread that feeds only the dashboard, and that keeps the process alive for ever after an exception.
         self.utilization.stop()
 
+        self._update_steps = config["batch_size"] * self._world.size
+        self._go_on_from(run.resume)
+        if self._world.size > 1:
+            # Rank 0's weights go to all. It shares its parameters with the optimizer, which was made before it.
+            self.policy = _Synchronized(policy, device_ids=[run.device] if run.device.type == "cuda" else None)
+        self._set_generators()
+        self._report_activity()
+
         self.configuration = self._read_back()
-        self._window = MetricsWindow(by_mission=self._run.missions > 1)
+        self._window = MetricsWindow(by_mission=run.missions > 1)
         self._last_metrics: Mapping[str, float] = {}
         self._learning_rate = self.configuration.optimizer["learning_rate"]
-        self._reported_at, self._reported_steps = time.monotonic(), 0
+        self._meter = UsageMeter(self._world.rank, run.device)
+        self._own_steps = 0
+        self._done_steps = self._reported_steps = self.global_step
+        self._saved_update = self._first_update = self.epoch
+        self._reported_at = time.monotonic()
         run.on_start(self.configuration)
 
     def train(self) -> None:
+        own_steps = self.global_step - self._done_steps
         self._learning_rate = self.optimizer.param_groups[0]["lr"]
+        if self.epoch > 0:  # a share of all agent steps, however many ranks there were for the updates so far
+            self.total_epochs = self.epoch * self.config["total_timesteps"] / self._done_steps
         self.last_log_time = 0.0  # PuffeRL publishes losses and statistics by time, and drops those of other updates
         super().train()
         for name, loss in self.losses.items():
             self._window.add(f"losses/{name}", loss)
 
-        broken = nonfinite_tensors(self.uncompiled_policy.state_dict())
-        if broken:
-            self.diverged = True
-            logger.error("diverged at agent step %d: not finite: %s", self.global_step, ", ".join(broken))
+        report_is_due = self._agree(own_steps)
+        if self.diverged:
             raise _LeaveLoop
-        is_first = self._reported_steps == 0
-        if is_first or time.monotonic() - self._reported_at >= self._run.progress_interval_s:
+        if report_is_due:
             self._report()
         if self.global_step >= self.config["total_timesteps"]:
             return
         if self.epoch % self.config["checkpoint_interval"] == 0:
             self._save()
-        self.stopped_for = self._run.stop()
         if self.stopped_for is not None:
             raise _LeaveLoop
 
@@ -181,67 +138,162 @@ class Trainer(pufferl.PuffeRL):
         self.vecenv.close()
         self._report()
         self._save()
+        self._world.wait()  # no rank has ended well before the last checkpoint is there
+
+    def _go_on_from(self, point: ResumePoint | None) -> None:
+        """Take over the optimizer and the counters, and set the schedules to the agent steps of all ranks."""
+        if point is not None:
+            restore_optimizer(self.optimizer, point.optimizer)
+            self.epoch, self.global_step = point.update, point.agent_steps
+        total = self.config["total_timesteps"]
+        # In updates of this run's size, of which a run with another number of ranks may have done a part.
+        self.scheduler.T_max = total / self._update_steps
+        self.scheduler.last_epoch = self.global_step / self._update_steps
+        rescheduled = point is not None and (total, self._update_steps) != (
+            point.total_agent_steps,
+            point.agent_steps_per_update,
+        )
+        if rescheduled and self.config["anneal_lr"]:
+            # The scheduler derives each learning rate from the one before, and so would never leave 0 again.
+            share = (1 + math.cos(math.pi * self.global_step / total)) / 2
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config["learning_rate"] * share
+
+    def _set_generators(self) -> None:
+        """Let ranks draw different actions and minibatches. Rank 0 of a fresh run draws what plain cogames draws."""
+        point = self._run.resume
+        if point is not None and len(point.random) == self._world.size:
+            restore_random_state(point.random[self._world.rank], self._run.device)
+        elif point is not None or self._world.rank > 0:
+            seed_generators(self._run.seed)
+
+    def _report_activity(self) -> None:
+        receive, on_activity = self.vecenv.recv, self._run.on_activity
+
+        def receive_and_report() -> Any:
+            received = receive()
+            on_activity()
+            return received
+
+        self.vecenv.recv = receive_and_report
+        self.optimizer.register_step_post_hook(lambda *_: on_activity())
+
+    def _agree(self, own_steps: int) -> bool:
+        """Let all ranks know what each of them has seen in this update; whether rank 0 wants to report.
+
+        The one exchange of an update besides the gradients.
+        """
+        broken = nonfinite_tensors(self.uncompiled_policy.state_dict())
+        stop = self._run.stop()
+        is_first = self.epoch == self._first_update + 1
+        is_due = is_first or time.monotonic() - self._reported_at >= self._run.progress_interval_s
+        steps, diverged, report_is_due, *stops = self._world.sum(
+            [
+                own_steps,
+                bool(broken),
+                is_due and self._world.rank == 0,
+                *(stop is reason for reason in StopReason),
+            ]
+        )
+        self._own_steps += own_steps
+        self._done_steps += int(steps)
+        self.global_step = self._done_steps
+        self.diverged = diverged > 0
+        if self.diverged:
+            names = ", ".join(broken) or "weights of another rank"
+            logger.error("diverged at agent step %d: not finite: %s", self.global_step, names)
+        self.stopped_for = next((reason for reason, asked in zip(StopReason, stops, strict=True) if asked), None)
+        return report_is_due > 0
 
     def _read_back(self) -> EffectiveConfiguration:
         group = self.optimizer.param_groups[0]
         beta1, beta2 = group["betas"]
+        interval = self.config["checkpoint_interval"]
         return EffectiveConfiguration(
             trainer={parameter.name: self.config[parameter.key] for parameter in TRAINER_PARAMETERS},
             optimizer={"learning_rate": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]},
             recurrent=self.config["use_rnn"],
-            agents=self.total_agents,
-            batch_size=self.config["batch_size"],
+            workers=self._world.size,
+            agents=self.total_agents * self._world.size,
+            batch_size=self._update_steps,
             gradient_steps_per_update=self.total_minibatches,
             agent_steps=self.config["total_timesteps"],
+            checkpoint_agent_steps=None if interval == math.inf else interval * self._update_steps,
             policy_parameters=self.model_size,
-            notes=_notes(self._run.settings, self.config, self.total_minibatches),
+            notes=_notes(self._run, self.config, self.total_minibatches),
         )
 
     def _report(self) -> None:
-        now = time.monotonic()
-        steps = self.global_step - self._reported_steps
+        """On all ranks, of all ranks."""
+        steps, now = self.global_step - self._reported_steps, time.monotonic()
         if steps == 0:
             return
-        self._last_metrics = self._window.means()
-        self._run.on_progress(
-            Progress(
-                update=self.epoch,
-                agent_steps=self.global_step,
-                agent_steps_per_second=steps / max(now - self._reported_at, 1e-9),
-                learning_rate=self._learning_rate,
-                metrics=self._last_metrics,
-                nonfinite=self._window.nonfinite(),
-                configuration=self.configuration,
+        parts = self._world.gather((self._window, self._meter.read(self._own_steps)))
+        if parts is not None:
+            window = MetricsWindow(by_mission=self._run.missions > 1)
+            for part, _ in parts:
+                window.merge(part)
+            self._last_metrics = window.means()
+            self._run.on_progress(
+                Progress(
+                    update=self.epoch,
+                    agent_steps=self.global_step,
+                    agent_steps_per_second=steps / max(now - self._reported_at, 1e-9),
+                    learning_rate=self._learning_rate,
+                    metrics=self._last_metrics,
+                    nonfinite=window.nonfinite(),
+                    workers=tuple(usage for _, usage in parts),
+                    configuration=self.configuration,
+                )
             )
-        )
         self._window = MetricsWindow(by_mission=self._run.missions > 1)
-        self._reported_at, self._reported_steps = now, self.global_step
+        self._reported_at, self._reported_steps, self._own_steps = now, self.global_step, 0
 
     def _save(self) -> None:
-        """Save a checkpoint, once for an update, and only of weights that are finite."""
-        weights = {name: tensor.detach().cpu() for name, tensor in self.uncompiled_policy.state_dict().items()}
-        if (self.checkpoint is not None and self.checkpoint.update == self.epoch) or nonfinite_tensors(weights):
+        """Save a checkpoint, once for an update, and only of weights that are finite. On all ranks; rank 0 writes."""
+        if self.diverged or self._saved_update == self.epoch:
             return
+        self._saved_update = self.epoch
+        generators = self._world.gather(random_state(self._run.device))
+        if generators is None:
+            return
+        point = ResumePoint(
+            weights={name: tensor.detach().cpu() for name, tensor in self.uncompiled_policy.state_dict().items()},
+            optimizer=self.optimizer.state_dict(),
+            update=self.epoch,
+            agent_steps=self.global_step,
+            total_agent_steps=self.config["total_timesteps"],
+            agent_steps_per_update=self._update_steps,
+            settings=self._run.fixed,
+            random=generators,
+        )
         directory = Path(self.config["data_dir"]) / RUN_ID
         directory.mkdir(parents=True, exist_ok=True)
-        saved = save(weights, directory / f"model_{self.epoch:06d}.pt")
-        state = {
-            "format": 1,
-            "update": self.epoch,
-            "agent_steps": self.global_step,
-            "weights_sha256": saved.sha256,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.scheduler.state_dict(),
-            "random": random_state(torch.device(self.config["device"])),
-        }
+        weights = save(point.weights, directory / f"model_{self.epoch:06d}.pt")
         self.checkpoint = SavedCheckpoint(
-            weights=saved,
-            trainer_state=save(state, directory / f"trainer_{self.epoch:06d}.pt"),
+            weights=weights,
+            trainer_state=save(point.trainer_state(weights.sha256), directory / f"trainer_{self.epoch:06d}.pt"),
             update=self.epoch,
             agent_steps=self.global_step,
             metrics=self._last_metrics,
         )
         self._run.on_checkpoint(self.checkpoint)
+
+
+class _Synchronized(DistributedDataParallel):
+    """A network whose gradients are the means over all ranks.
+
+    Buffers stay each rank's own. `static_graph` lets a network have parameters that it does not use.
+    """
+
+    def __init__(self, network: torch.nn.Module, device_ids: list[torch.device] | None) -> None:
+        super().__init__(
+            network, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+        )
+
+    def forward_eval(self, *args: Any, **kwargs: Any) -> Any:
+        """What PuffeRL acts with: nothing is learned from it, and so nothing is exchanged."""
+        return self.module.forward_eval(*args, **kwargs)
 
 
 class _Logger:
@@ -265,17 +317,28 @@ def _configure(config: dict[str, Any], run: Run, agents: int) -> None:
     batch = agents * horizon
     minibatch = min(config["minibatch_size"], batch)
     config["minibatch_size"] = max(horizon, minibatch - minibatch % horizon)
-    config["total_timesteps"] = math.ceil(run.agent_steps / batch) * batch
+
+    update_steps = batch * run.world.size
+    done = run.resume.agent_steps if run.resume is not None else 0
+    updates = math.ceil(max(0, run.agent_steps - done) / update_steps)
+    config["total_timesteps"] = done + updates * update_steps
+    wanted = run.checkpoint_agent_steps
+    config["checkpoint_interval"] = math.inf if wanted is None else math.ceil(wanted / update_steps)
 
 
-def _notes(settings: Mapping[str, Value], config: Mapping[str, Any], gradient_steps: int) -> tuple[str, ...]:
+def _notes(run: Run, config: Mapping[str, Any], gradient_steps: int) -> tuple[str, ...]:
     notes = []
     for name in ("clip_coef", "vf_clip_coef"):
-        if name in settings and gradient_steps == 1:
+        if name in run.settings and gradient_steps == 1:
             notes.append(f"trainer.{name} has no effect: each update is one gradient step")
-    wanted = settings.get("minibatch_size", 0)
+    wanted = run.settings.get("minibatch_size", 0)
     if config["minibatch_size"] < int(wanted):
         notes.append(
             f"trainer.minibatch_size is {config['minibatch_size']}, not {wanted}: a batch has no more agent steps"
+        )
+    if run.world.size > 1:
+        notes.append(
+            f"each gradient step learns from {run.world.size * config['minibatch_size']} agent steps: "
+            f"trainer.minibatch_size of each of the {run.world.size} workers"
         )
     return tuple(notes)

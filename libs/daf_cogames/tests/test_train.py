@@ -22,11 +22,12 @@ from mettagrid.policy.policy import MultiAgentPolicy, PolicySpec
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from daf_cogames.checkpoints import WeightsError, save
+from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.missions import Mission, MissionError, build_mission
 from daf_cogames.params import TRAINER_PARAMETERS
 from daf_cogames.policies import PolicyError, PolicySource
+from daf_cogames.progress import StopReason
 from daf_cogames.train import Ending, PlanError, TrainingPlan, train
-from daf_cogames.trainer import StopReason, cogames_train
 
 MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=40)
 UPDATE = 512  # agent steps
@@ -290,14 +291,15 @@ def test_nothing_is_written_to_the_terminal(training, capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_a_checkpoint_is_saved_every_so_many_updates_and_at_the_end(training):
-    outcome = training.run(agent_steps=5 * UPDATE, checkpoint_interval_updates=2)
+def test_a_checkpoint_is_saved_every_so_many_agent_steps_in_whole_updates_and_at_the_end(training):
+    outcome = training.run(agent_steps=5 * UPDATE, checkpoint_agent_steps=UPDATE + 1)
 
     assert [(saved.update, saved.agent_steps) for saved in training.checkpoints] == [
         (2, 2 * UPDATE),
         (4, 4 * UPDATE),
         (5, 5 * UPDATE),
     ]
+    assert outcome.configuration.checkpoint_agent_steps == 2 * UPDATE
     assert outcome.checkpoint == training.checkpoints[-1]
     assert outcome.checkpoint.metrics == training.progress[-1].metrics
 
@@ -309,10 +311,11 @@ def test_the_trainer_state_has_what_it_takes_to_go_on_and_runs_no_code_when_read
     assert (state["update"], state["agent_steps"]) == (3, 3 * UPDATE)
     assert state["weights_sha256"] == outcome.checkpoint.weights.sha256
     assert all(int(moments["step"]) == 3 for moments in state["optimizer"]["state"].values())
-    assert state["schedule"]["last_epoch"] == 3
-    assert torch.equal(state["random"]["torch"], torch.get_rng_state())
-    assert state["random"]["python"] == random.getstate()
-    assert state["random"]["numpy"][1] == np.random.get_state()[1].tolist()
+    assert (state["total_agent_steps"], state["agent_steps_per_update"]) == (3 * UPDATE, UPDATE)
+    [generators] = state["random"]
+    assert torch.equal(generators["torch"], torch.get_rng_state())
+    assert generators["python"] == random.getstate()
+    assert generators["numpy"][1] == np.random.get_state()[1].tolist()
 
 
 def test_plain_cogames_loads_a_checkpoint(training):
@@ -348,14 +351,14 @@ def test_a_stop_ends_training_after_the_update_under_way_with_a_checkpoint(train
 
 
 def test_a_stop_right_after_a_checkpoint_saves_no_second_one(training):
-    training.run(checkpoint_interval_updates=1, stop=lambda: StopReason.CANCELLED)
+    training.run(checkpoint_agent_steps=UPDATE, stop=lambda: StopReason.CANCELLED)
 
     assert [saved.update for saved in training.checkpoints] == [1]
 
 
 def test_diverged_weights_end_training_and_are_not_saved(training, caplog):
     with caplog.at_level(logging.ERROR):
-        outcome = training.run(policy=policy(Breaking), agent_steps=9 * UPDATE, checkpoint_interval_updates=1)
+        outcome = training.run(policy=policy(Breaking), agent_steps=9 * UPDATE, checkpoint_agent_steps=UPDATE)
 
     assert outcome.ending is Ending.DIVERGED
     assert (outcome.update, outcome.agent_steps) == (3, 3 * UPDATE)
@@ -386,9 +389,15 @@ def test_an_error_leaves_no_thread_that_keeps_the_process_alive(training):
     assert "Utilization" not in [type(thread).__name__ for thread in threading.enumerate()]
 
 
-def test_an_error_leaves_no_process_of_an_environment(training):
-    with pytest.raises((RuntimeError, AssertionError)):  # torch has no such device here
-        training.run(device="mps")
+@pytest.fixture
+def on_a_gpu_that_torch_cannot_use(monkeypatch):
+    """cogames gives environments processes of their own wherever the device is not the CPU."""
+    monkeypatch.setattr("daf_cogames.train.resolve_training_device", lambda console, name: torch.device("mps"))
+
+
+def test_an_error_leaves_no_process_of_an_environment(training, on_a_gpu_that_torch_cannot_use):
+    with pytest.raises((RuntimeError, AssertionError)):
+        training.run()
 
     for process in multiprocessing.active_children():
         process.join(timeout=10)
@@ -425,11 +434,14 @@ def test_a_signal_is_left_to_the_caller_who_can_answer_it_with_a_stop(training):
     finally:
         signal.signal(signal.SIGINT, before)
 
-    assert (outcome.ending, outcome.update) == (Ending.STOPPED, 1)
-    assert received == [signal.SIGINT]
+    assert (outcome.ending, outcome.update) == (Ending.STOPPED, 2)
+    assert set(received) == {signal.SIGINT}
 
 
-def test_environments_get_as_many_processes_as_this_one_may_use_cores(training, monkeypatch):
+@pytest.mark.parametrize(("cpus", "usable", "processes"), [(8, 4, 3), (2, 4, 2), (1, 64, 1)])
+def test_environments_get_no_more_processes_than_the_plan_and_the_machine_allow(
+    training, monkeypatch, on_a_gpu_that_torch_cannot_use, cpus, usable, processes
+):
     class Asked(Exception):
         pass
 
@@ -437,16 +449,16 @@ def test_environments_get_as_many_processes_as_this_one_may_use_cores(training, 
         raise Asked(num_workers)
 
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 64)
-    monkeypatch.setattr("daf_cogames.train.usable_cores", lambda: 4)
+    monkeypatch.setattr("daf_cogames.train.usable_cores", lambda: usable)
     monkeypatch.setattr(cogames_train, "pvector", contextlib.nullcontext())
     monkeypatch.setattr(cogames_train.pvector, "make", ask, raising=False)
     monkeypatch.setattr(cogames_train.pvector, "Multiprocessing", object(), raising=False)
     monkeypatch.setattr(cogames_train.pvector, "Serial", object(), raising=False)
 
     with pytest.raises(Asked) as caught:
-        training.run(device="mps", num_envs=6)
+        training.run(cpus=cpus, num_envs=6)
 
-    assert caught.value.args == (3,)
+    assert caught.value.args == (processes,)
 
 
 def test_environments_take_turns_with_the_missions(training):
@@ -501,7 +513,7 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones_before_anything_sta
         ("num_envs", 0),
         ("seed", -1),
         ("seed", 2**31),
-        ("checkpoint_interval_updates", 0),
+        ("checkpoint_agent_steps", 0),
         ("missions", ()),
     ],
 )
