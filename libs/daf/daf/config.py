@@ -18,6 +18,7 @@ from daf.references import (
     Count,
     MissionConfig,
     PolicyConfig,
+    RequirementsField,
     Section,
     Seed,
     SingleValue,
@@ -105,6 +106,8 @@ class _PolicyDocument(DocumentConfig):
     """Short name or class path of the policy."""
     code: list[str] | StoredArtifact | None = None
     """Files and folders of the user's own code that the policy needs."""
+    requirements: RequirementsField = None
+    """Packages that this code needs."""
     policy_arguments: dict[str, SingleValue] = Field(default_factory=dict)
     """Named arguments of the policy's constructor."""
     training: TrainingSettings = TrainingSettings()
@@ -176,6 +179,8 @@ class DAFEvaluationConfig(DocumentConfig):
     policies: list[PolicyConfig] = Field(min_length=1)
     code: list[str] | StoredArtifact | None = None
     """Files and folders of the user's own code; policies whose class is in it take it along."""
+    requirements: RequirementsField = None
+    """Packages that this code needs."""
     missions: list[MissionConfig] = Field(min_length=1)
     episodes: Count = 5
     """Episodes for each mission and team."""

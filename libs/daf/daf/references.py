@@ -97,6 +97,10 @@ class StoredArtifact(Section):
     owner: str = ""
 
 
+RequirementsField = str | list[str] | StoredArtifact | None
+"""Packages beside those of the runner: a file such as `requirements.txt`, or requirements such as `einops>=0.8`."""
+
+
 class MissionConfig(Section):
     """A mission, with what changes it. A text stands for a mission without changes."""
 
@@ -131,6 +135,8 @@ class PolicyConfig(Section):
     """What tables call it."""
     code: list[str] | StoredArtifact | None = None
     """The user's own files with the class."""
+    requirements: RequirementsField = None
+    """Packages that this code needs."""
     arguments: dict[str, SingleValue] = Field(default_factory=dict)
     """Named arguments of the constructor."""
     weights: str | StoredArtifact | None = None
@@ -154,9 +160,10 @@ class PolicyConfig(Section):
             raise ValueError("name the policy by exactly one of policy, checkpoint, bundle and version")
         if given == ["policy", "checkpoint"] and self.weights is None:
             raise ValueError("a checkpoint knows its policy: leave the policy out")
-        if "policy" not in given and (self.arguments or self.code or self.weights):
+        if "policy" not in given and (self.arguments or self.code or self.requirements or self.weights):
             raise ValueError(
-                f"code, arguments and weights belong to a policy that is named by its class, not to a {given[0]}"
+                "code, requirements, arguments and weights belong to a policy that is named by its class, "
+                f"not to a {given[0]}"
             )
         return self
 
@@ -190,8 +197,8 @@ class StartConfig(PolicyConfig):
             raise ValueError("start from a file of weights or from a checkpoint")
         if not self.weights and not self.checkpoint:
             raise ValueError("there are no weights to start from: name a file of weights, or a checkpoint")
-        if (self.policy is None) and (self.code or self.arguments):
-            raise ValueError("code and arguments belong to a policy that is named by its class")
+        if (self.policy is None) and (self.code or self.requirements or self.arguments):
+            raise ValueError("code, requirements and arguments belong to a policy that is named by its class")
         return self
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
+from daf import wheels
 from daf.checkpoints import find_checkpoint
 from daf.client import Client
+from daf.home import home
 from daf.parameters import Parameters
+from daf.requirements import Runner
 from daf.user_code import MEDIA_TYPE, UserCode
-from daf_common.errors import FailedPrecondition, NotFound
+from daf_common.errors import FailedPrecondition, NotFound, Unimplemented
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
-from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo, ListHyperparametersRequest
+from daf_protos.training.v1.catalog_service_pb2 import GetRunnerRequest, HyperparameterInfo, ListHyperparametersRequest
 from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
 
 _CHUNK_BYTES = 1 << 20
@@ -32,6 +38,22 @@ class Resources:
     def code(self, code: UserCode) -> Artifact:
         """The artifact of a user's code, uploaded if the store lacks it."""
         return self._stored(code.archive, MEDIA_TYPE)
+
+    def wheels(self, requirements: Sequence[Requirement]) -> bytes | None:
+        """The archive of wheels for what the runner lacks; None if it lacks nothing. Raises as
+        `daf.wheels.build_wheels`."""
+        return wheels.build_wheels(requirements, self._runner, home() / "cache" / "wheels")
+
+    def requirements(self, archive: bytes) -> Artifact:
+        """The artifact of an archive of wheels, uploaded if the store lacks it."""
+        return self._stored(archive, wheels.MEDIA_TYPE)
+
+    def runner_modules(self) -> frozenset[str]:
+        """The top-level modules of the runner's packages; empty where the services do not say."""
+        try:
+            return self._runner.modules
+        except Unimplemented:  # services that are older than this client
+            return frozenset()
 
     def weights(self, path: Path) -> Artifact:
         """The artifact of a file of weights, uploaded if the store lacks it.
@@ -79,6 +101,10 @@ class Resources:
             if not isinstance(code, Artifact):
                 raise
             return Parameters(self._known(""), policy_arguments=None)
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner.of(self._client.catalog.GetRunner(GetRunnerRequest()))
 
     def _known(self, policy: str) -> Iterable[HyperparameterInfo]:
         return self._client.catalog.ListHyperparameters(ListHyperparametersRequest(policy=policy)).hyperparameters

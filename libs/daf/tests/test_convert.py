@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from packaging.requirements import Requirement
 
 from daf.config import DAFEvaluationConfig, DAFSweepConfig, DAFTrainingConfig
 from daf.convert import (
@@ -51,6 +52,15 @@ class NothingToResolve:
         return Parameters([HyperparameterInfo(name="trainer.gamma"), HyperparameterInfo(name="policy.size")])
 
     def code(self, code: UserCode) -> Artifact:
+        raise AssertionError
+
+    def wheels(self, requirements: Sequence[Requirement]) -> bytes | None:
+        raise AssertionError
+
+    def requirements(self, archive: bytes) -> Artifact:
+        raise AssertionError
+
+    def runner_modules(self) -> frozenset[str]:
         raise AssertionError
 
     def weights(self, path: Path) -> Artifact:

@@ -24,7 +24,7 @@ def evaluation_spec(config: DAFEvaluationConfig, resolver: Resolver) -> Evaluati
     Raises:
         DafError: something in it is not known; names the field.
     """
-    own = OwnCode(config.code, config.directory, resolver)
+    own = OwnCode(config.code, config.requirements, config.directory, resolver)
     spec = EvaluationSpec(
         policies=[policy_message(policy, f"policies[{i}]", own, resolver) for i, policy in enumerate(config.policies)],
         missions=map(mission_message, config.missions),

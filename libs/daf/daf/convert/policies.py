@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from packaging.requirements import Requirement
+
+from daf.imports import missing_modules
 from daf.parameters import Parameters
 from daf.references import MissionConfig, PolicyConfig, StoredArtifact
+from daf.requirements import read_requirements
 from daf.user_code import UserCode
+from daf.wheels import modules_of
 from daf_common.errors import InvalidArgument
 from daf_common.values import Scalar, scalars, to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -22,6 +27,12 @@ class Resolver(Protocol):
 
     def code(self, code: UserCode) -> Artifact: ...
 
+    def wheels(self, requirements: Sequence[Requirement]) -> bytes | None: ...
+
+    def requirements(self, archive: bytes) -> Artifact: ...
+
+    def runner_modules(self) -> frozenset[str]: ...
+
     def weights(self, path: Path) -> Artifact: ...
 
     def checkpoint(self, name: str) -> PolicyCheckpoint: ...
@@ -30,29 +41,67 @@ class Resolver(Protocol):
 
 
 class OwnCode:
-    """The code that a document brings along, packed at once and uploaded when a policy needs it."""
+    """The code that a document brings along, packed at once, and the packages that it needs; both are uploaded when a
+    policy needs them."""
 
-    def __init__(self, code: list[str] | StoredArtifact | None, directory: Path, resolver: Resolver) -> None:
+    def __init__(
+        self,
+        code: list[str] | StoredArtifact | None,
+        requirements: str | list[str] | StoredArtifact | None,
+        directory: Path,
+        resolver: Resolver,
+    ) -> None:
+        if requirements and not code:
+            raise InvalidArgument.field("requirements", "are those of code of your own: name its files with code")
         self._resolver, self._artifact = resolver, _artifact(code) if isinstance(code, StoredArtifact) else None
         self.packed = (
             UserCode.of(directory / Path(path).expanduser() for path in code) if isinstance(code, list) else None
         )
         self.directory = directory
+        self._requirements = _artifact(requirements) if isinstance(requirements, StoredArtifact) else None
+        self._wheels = (
+            resolver.wheels(read_requirements(requirements, directory))
+            if requirements and not isinstance(requirements, StoredArtifact)
+            else None
+        )
 
     @property
     def code(self) -> UserCode | Artifact | None:
         """What is known of it before it is uploaded."""
         return self._artifact if self.packed is None else self.packed
 
-    def artifact(self) -> Artifact | None:
-        """The artifact of the code, if there is any."""
+    def has(self, class_path: str) -> bool:
+        """Whether a class is in the code that comes along."""
+        return self.packed is not None and self.packed.has(class_path)
+
+    def policy_class(self, class_path: str, arguments: Mapping[str, Scalar]) -> PolicyClass:
+        """A class with the code and the packages that it needs.
+
+        Raises:
+            InvalidArgument: the code imports a module that nobody has.
+        """
+        self._check_imports(class_path)
         if self._artifact is None and self.packed is not None:
             self._artifact = self._resolver.code(self.packed)
-        return self._artifact
+        if self._requirements is None and self._wheels is not None:
+            self._requirements = self._resolver.requirements(self._wheels)
+        return PolicyClass(
+            class_path=class_path,
+            code=self._artifact,
+            requirements=self._requirements,
+            arguments=values_message(arguments),
+        )
 
-    def for_class(self, class_path: str) -> Artifact | None:
-        """The artifact, if the class is in it."""
-        return self.artifact() if self.packed is not None and self.packed.has(class_path) else None
+    def _check_imports(self, class_path: str) -> None:
+        modules = self._resolver.runner_modules() if self.has(class_path) else frozenset()
+        if self.packed is None or not modules or self._requirements is not None:
+            return  # what modules there are is not known
+        brought = modules_of(self._wheels) if self._wheels is not None else frozenset()
+        missing = missing_modules(self.packed.archive, class_path, modules | brought)
+        if missing:
+            where = "; ".join(f"{one.file}, line {one.line}, imports {one.module}" for one in missing)
+            message = f"{where}: workers do not have it. Name the package that has it under requirements"
+            raise InvalidArgument.field("code", message)
 
 
 def mission_message(config: MissionConfig) -> Mission:
@@ -98,8 +147,11 @@ def policy_message(config: PolicyConfig, field: str, own: OwnCode, resolver: Res
         return Policy(label=label, bundle=_artifact(config.bundle))
     if config.policy is None:
         return Policy(label=label, checkpoint=resolver.checkpoint(config.checkpoint or ""))
-    code = OwnCode(config.code, own.directory, resolver).artifact() if config.code else own.for_class(config.policy)
-    policy_class = PolicyClass(class_path=config.policy, code=code, arguments=values_message(config.arguments))
+    if config.code or config.requirements:
+        own = OwnCode(config.code, config.requirements, own.directory, resolver)
+    elif not own.has(config.policy):
+        own = OwnCode(None, None, own.directory, resolver)
+    policy_class = own.policy_class(config.policy, config.arguments)
     if config.weights is None:
         return Policy(label=label, policy_class=policy_class)
     if isinstance(config.weights, StoredArtifact):
@@ -172,6 +224,7 @@ def _class_config(message: PolicyClass) -> PolicyConfig:
     return PolicyConfig(
         policy=message.class_path,
         code=artifact_config(message.code) if message.HasField("code") else None,
+        requirements=artifact_config(message.requirements) if message.HasField("requirements") else None,
         arguments=scalars(message.arguments),
     )
 

@@ -39,7 +39,7 @@ def sweep_spec(config: DAFSweepConfig, resolver: Resolver) -> SweepSpec:
         InvalidArgument: a name in it is not known; names the field.
         DafError: what the services say of it.
     """
-    own = OwnCode(config.code, config.directory, resolver)
+    own = OwnCode(config.code, config.requirements, config.directory, resolver)
     parameters = resolver.parameters(config.policy_class_path, own.code)
     spec = SweepSpec(
         training=common_training_spec(config, parameters, own, resolver),
@@ -59,7 +59,7 @@ def sweep_spec(config: DAFSweepConfig, resolver: Resolver) -> SweepSpec:
     if config.held_out is not None:
         spec.held_out.CopyFrom(_plan(config.held_out, config.held_out.episodes or episodes, config.missions))
     for index, baseline in enumerate(config.baselines):
-        if baseline.policy == UNTRAINED and not baseline.code and not baseline.weights:
+        if baseline.policy == UNTRAINED and not (baseline.code or baseline.requirements or baseline.weights):
             untrained = Policy(label=baseline.label or UNTRAINED, policy_class=spec.training.policy_class)
             spec.baselines.append(untrained)
         else:

@@ -30,7 +30,7 @@ def training_spec(config: DAFTrainingConfig, resolver: Resolver) -> TrainingSpec
         InvalidArgument: a name in it is not known; names the field.
         DafError: what the services say of it.
     """
-    own = OwnCode(config.code, config.directory, resolver)
+    own = OwnCode(config.code, config.requirements, config.directory, resolver)
     return common_training_spec(config, resolver.parameters(config.policy_class_path, own.code), own, resolver)
 
 
@@ -59,7 +59,7 @@ def common_training_spec(
         short = parameters.under("trainer", name, field, "policy_arguments, or under missions for env")
         trainer[short] = parameters.typed(f"trainer.{short}", value)
     spec = TrainingSpec(
-        policy_class=PolicyClass(class_path=config.policy, code=own.artifact(), arguments=values_message(arguments)),
+        policy_class=own.policy_class(config.policy, arguments),
         missions=map(mission_message, config.missions),
         agent_steps=settings.agent_steps,
         trainer=values_message(trainer),
@@ -110,7 +110,7 @@ def training_settings(spec: TrainingSpec, document_seed: int) -> TrainingSetting
 def _start_settings(spec: TrainingSpec) -> StartConfig:
     start = dict(policy_config(Policy(checkpoint=spec.start)))
     if spec.start.policy_class == spec.policy_class:
-        start.update(policy=None, code=None, arguments={})
+        start.update(policy=None, code=None, requirements=None, arguments={})
     return StartConfig.model_validate({**start, "label": None})
 
 
@@ -121,5 +121,6 @@ def policy_fields(spec: TrainingSpec) -> dict[str, Any]:
         "missions": [mission_config(mission) for mission in spec.missions],
         "policy": policy.class_path,
         "code": artifact_config(policy.code) if policy.HasField("code") else None,
+        "requirements": artifact_config(policy.requirements) if policy.HasField("requirements") else None,
         "policy_arguments": scalars(policy.arguments),
     }
