@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from daf.cli.evaluation_display import evaluation_state, show_evaluation
-from daf.cli.options import absolute, document_with, missions
+from daf.cli.options import absolute, absolute_path, document_with, missions
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.config import DAFEvaluationConfig
@@ -50,6 +50,9 @@ def evaluate(
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
     metric: Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")] = "",
     code: Annotated[list[str] | None, typer.Option(help="Your own file or folder; may be repeated.")] = None,
+    requirements: Annotated[
+        str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
+    ] = "",
     name: Annotated[str, typer.Option(help="Id of the evaluation; one is made otherwise.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it is started.")] = False,
     json: JsonFlag = False,
@@ -62,6 +65,7 @@ def evaluate(
         {
             "policies": policies,
             "code": absolute(code),
+            "requirements": absolute_path(requirements),
             "missions": missions(file, mission, {"cogs": cogs, "max_steps": steps, "variants": variant}),
             "episodes": episodes,
             "seed": seed,

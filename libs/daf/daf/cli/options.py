@@ -73,7 +73,12 @@ def settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Scalar]]:
 
 def absolute(paths: Sequence[str] | None) -> list[str] | None:
     """Paths on the command line, which are relative to where the user is and not to a document."""
-    return [str(Path(path).expanduser().absolute()) for path in paths] if paths else None
+    return [absolute_path(path) for path in paths] if paths else None
+
+
+def absolute_path(path: str) -> str:
+    """A path on the command line; an empty one stays empty."""
+    return str(Path(path).expanduser().absolute()) if path else ""
 
 
 def _merge(data: dict[str, Any], options: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daf.cli.job_display import finish, follow_to_end
-from daf.cli.options import absolute, document_with, missions, settings
+from daf.cli.options import absolute, absolute_path, document_with, missions, settings
 from daf.cli.session import JsonFlag, open_client, print_json
 from daf.config import DAFTrainingConfig, TrainingSettings
 from daf.references import is_weights_file
@@ -27,6 +27,9 @@ def train(
         typer.Option("--set", help="Hyperparameter as NAME=VALUE, for example trainer.learning_rate=3e-4."),
     ] = None,
     code: Annotated[list[str] | None, typer.Option(help="Your own file or folder; may be repeated.")] = None,
+    requirements: Annotated[
+        str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
+    ] = "",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers.")] = None,
     num_envs: Annotated[int | None, typer.Option(min=1, help="Environments per worker.")] = None,
@@ -78,6 +81,7 @@ def train(
             "policy": policy,
             "policy_arguments": chosen["policy"],
             "code": absolute(code),
+            "requirements": absolute_path(requirements),
             "seed": seed,
             "training": {
                 "agent_steps": steps,
@@ -111,4 +115,4 @@ def train(
 
 def _start(text: str) -> str:
     """Where to start from; a file is meant relative to where the user is and not to a document."""
-    return str(Path(text).expanduser().absolute()) if text and is_weights_file(text) else text
+    return absolute_path(text) if text and is_weights_file(text) else text
