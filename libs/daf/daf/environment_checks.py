@@ -1,186 +1,109 @@
-"""Checks before an experiment."""
+"""Checks before an experiment: all that is needed is looked at, whatever is missing."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import platform
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+from daf.checks.device import (
+    daf_check_cuda,
+    daf_check_cuda_availability,
+    daf_check_nccl,
+    daf_get_recommended_device,
+)
+from daf.checks.disk import daf_check_disk_space
+from daf.checks.memory import daf_check_memory
+from daf.checks.missions import daf_check_mission_configs
+from daf.checks.packages import daf_check_dependencies
+from daf.checks.planned_run import PlannedRun
+from daf.checks.result import Check, EnvironmentCheckResult
+from daf.checks.services import check_planned_run, check_services, services_in_use
+from daf.checks.sign_in import daf_check_auth
 from daf.client import Client
-from daf.connection import given_or_connected
+from daf.config import DAFSweepConfig, DAFTrainingConfig
 from daf.home import home
-from daf_common.errors import DafError, FailedPrecondition, InvalidArgument
-from daf_protos.common.v1.mission_pb2 import Mission
-from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
-from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
-from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
+from daf_common.errors import DafError
 
-MIN_FREE_GB = 10.0
-_CLIENT_PACKAGES = ("daf", "daf-common", "daf-protos", "grpcio")
-_RUNNER_PACKAGES = ("daf-standalone", "cogames", "mettagrid", "pufferlib-core", "torch")
-_ANY_POLICY = Policy(policy_class=PolicyClass(class_path="random"))
-_CUDA_SECONDS = 120.0
-_CUDA_PROBE = """
-import torch
-if torch.cuda.is_available():
-    print("\\n".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
-"""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    passed: bool
-    message: str = ""
-    warning: bool = False
-    """Whether it passed, but should be known."""
-
-    @property
-    def mark(self) -> str:
-        """`ok`, `note` or `failed`."""
-        return "failed" if not self.passed else "note" if self.warning else "ok"
-
-
-@dataclass
-class EnvironmentCheckResult:
-    """What all checks came to."""
-
-    checks: list[Check] = field(default_factory=list)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What failed, and what passed but should be known."""
-        return [f"{check.name}: {check.message}" for check in self.checks if check.warning or not check.passed]
-
-    def add_check(self, name: str, passed: bool, warning: str | None = None, info: str | None = None) -> None:
-        """Records a check, with a warning or with what was found."""
-        self.checks.append(Check(name, passed, warning or info or "", warning is not None and passed))
-
-    def add_error(self, name: str, error_msg: str) -> None:
-        """Records a check that failed."""
-        self.checks.append(Check(name, False, error_msg))
-
-    def is_healthy(self) -> bool:
-        """Whether all checks passed."""
-        return all(check.passed for check in self.checks)
-
-    def summary(self) -> str:
-        """One line for each check."""
-        return "\n".join(f"{check.mark:<8}{check.name}: {check.message}".rstrip(": ") for check in self.checks)
-
-    def extend(self, other: EnvironmentCheckResult) -> None:
-        """Adds the checks of another result."""
-        self.checks.extend(other.checks)
+__all__ = [
+    "Check",
+    "EnvironmentCheckResult",
+    "daf_check_auth",
+    "daf_check_cuda",
+    "daf_check_cuda_availability",
+    "daf_check_dependencies",
+    "daf_check_disk_space",
+    "daf_check_environment",
+    "daf_check_memory",
+    "daf_check_mission_configs",
+    "daf_check_nccl",
+    "daf_get_recommended_device",
+]
 
 
 def daf_check_environment(
     missions: Sequence[str] = (),
     check_cuda: bool = True,
     check_disk: bool = True,
+    check_memory: bool = True,
+    check_auth: bool = True,
     *,
+    run: str | Path | DAFTrainingConfig | DAFSweepConfig | None = None,
     client: Client | None = None,
 ) -> EnvironmentCheckResult:
-    """Looks at everything that an experiment needs, without stopping at the first thing that is missing.
+    """Looks at everything that an experiment needs, without stopping at the first thing that is missing, and starts
+    nothing. Where the services are on another machine, disk, memory and GPUs of this one are not looked at.
 
     Args:
         missions: missions that have to be there.
-        check_cuda: whether to look for a GPU, which imports torch in a process of its own.
+        check_cuda: whether to look for GPUs, which imports torch in a process of its own.
         check_disk: whether to look at the free space.
-        client: the installation whose catalogue says which missions there are; otherwise that of the context in use.
+        check_memory: whether to look at the memory.
+        check_auth: whether to look for a login, without which nothing is missing but the tournament.
+        run: a training run or a sweep, or the file that says it: disk and memory have to suffice for it, and the
+            services to accept it. Its policy is built here, which takes seconds.
+        client: the installation where it is to run; otherwise that of the context in use.
+
+    Raises:
+        FileNotFoundError: there is no file `run`.
+        daf.documents.DocumentError: it is no document of a training run or a sweep.
     """
-    result = daf_check_dependencies()
-    if check_disk:
-        result.extend(daf_check_disk_space(home()))
-    if missions:
-        result.extend(daf_check_mission_configs(missions, client=client))
-    if check_cuda:
-        result.extend(daf_check_cuda_availability())
-    return result
-
-
-def daf_check_dependencies() -> EnvironmentCheckResult:
-    """Looks for the packages: those of the client must be here, those of the services and runners may be elsewhere."""
+    planned = PlannedRun.of(run) if run is not None else None
     result = EnvironmentCheckResult()
-    result.add_check("python", True, info=platform.python_version())
-    for package in (*_CLIENT_PACKAGES, *_RUNNER_PACKAGES):
+
+    def look(name: str, check: Callable[[], EnvironmentCheckResult]) -> None:
         try:
-            result.add_check(package, True, info=importlib.metadata.version(package))
-        except importlib.metadata.PackageNotFoundError:
-            if package in _CLIENT_PACKAGES:
-                result.add_error(package, "is not installed")
-            else:
-                result.add_check(
-                    package, True, warning="is not installed: experiments run on another installation only"
-                )
-    return result
+            result.extend(check())
+        except (DafError, OSError, RuntimeError, ValueError) as error:
+            result.add_error(name, str(error))
 
-
-def daf_check_disk_space(checkpoint_dir: str | Path, min_available_gb: float = MIN_FREE_GB) -> EnvironmentCheckResult:
-    """Looks for free space where a directory is or would be."""
-    result = EnvironmentCheckResult()
-    directory = Path(checkpoint_dir).expanduser().absolute()
-    while not directory.exists():
-        directory = directory.parent
-    free = shutil.disk_usage(directory).free / 1e9
-    if free >= min_available_gb:
-        result.add_check("disk", True, info=f"{free:.1f} GB free at {directory}")
+    look("packages", daf_check_dependencies)
+    look("services", partial(check_services, client))
+    with ExitStack() as stack:
+        address = client.address if client is not None else services_in_use()
+        services = client
+        if services is None and address:
+            services = stack.enter_context(Client(address))
+        wanted = [*missions]
+        if planned is not None and services is not None:
+            look("run", partial(check_planned_run, services, planned))
+        elif planned is not None:
+            wanted += planned.mission_names
+            result.add_warning("run", "the services have not looked at it: none run; `daf up` starts them")
+        if wanted:
+            look("missions", partial(daf_check_mission_configs, wanted, client=services))
+    if address and not address.startswith("unix:"):
+        result.add_warning("machine", f"not looked at: experiments run at {address}")
     else:
-        result.add_error("disk", f"{free:.1f} GB free at {directory}, less than {min_available_gb:g} GB")
+        if check_disk:
+            look("disk", partial(daf_check_disk_space, home(), run=planned))
+        if check_memory:
+            look("memory", partial(daf_check_memory, run=planned))
+        if check_cuda:
+            look("cuda", daf_check_cuda_availability)
+            if any(check.name == "cuda" and check.passed and not check.warning for check in result.checks):
+                look("nccl", daf_check_nccl)
+    if check_auth:
+        look("sign-in", daf_check_auth)
     return result
-
-
-def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None = None) -> EnvironmentCheckResult:
-    """Asks an installation whether missions are there and build; plays nothing."""
-    result = EnvironmentCheckResult()
-    try:
-        with given_or_connected(client) as connected:
-            for name in missions:
-                spec = EvaluationSpec(policies=[_ANY_POLICY], missions=[Mission(name=name)], episodes=1)
-                try:
-                    connected.evaluation.CreateEvaluation(CreateEvaluationRequest(spec=spec, validate_only=True))
-                    result.add_check(f"mission {name}", True)
-                except (InvalidArgument, FailedPrecondition) as error:
-                    messages = [violation.message for violation in error.violations] or [error.message]
-                    result.add_error(f"mission {name}", "; ".join(messages))
-    except DafError as error:
-        result.add_error("missions", error.message)
-    return result
-
-
-def daf_check_cuda_availability() -> EnvironmentCheckResult:
-    """Looks for GPUs with the Python that runs workers here, in a process of its own: torch takes seconds to import."""
-    result = EnvironmentCheckResult()
-    if importlib.util.find_spec("torch") is None:
-        result.add_check("cuda", True, warning="torch is not installed here")
-        return result
-    try:
-        command = [sys.executable, "-c", _CUDA_PROBE]
-        probe = subprocess.run(command, capture_output=True, text=True, timeout=_CUDA_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        result.add_error("cuda", f"torch did not answer within {_CUDA_SECONDS:.0f} s")
-        return result
-    if probe.returncode:
-        result.add_error("cuda", (probe.stderr.strip().splitlines() or ["torch cannot be imported"])[-1])
-    elif devices := probe.stdout.split("\n")[:-1]:
-        result.add_check("cuda", True, info=", ".join(devices))
-    else:
-        result.add_check("cuda", True, warning="there is no GPU: training uses the CPU")
-    return result
-
-
-daf_check_cuda = daf_check_cuda_availability
-"""Another name of `daf_check_cuda_availability`."""
-
-
-def daf_get_recommended_device() -> str:
-    """`cuda` where there is a GPU, else `cpu`."""
-    checks = daf_check_cuda_availability().checks
-    return "cuda" if all(check.passed and not check.warning for check in checks) else "cpu"

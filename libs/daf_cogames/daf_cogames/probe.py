@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from daf_cogames.catalog import check_mission, resolve_mission
+from daf_cogames.catalog import check_mission, resolve_mission, resolve_policy
 from daf_cogames.cores import usable_cores
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -112,12 +112,13 @@ def missions(question: Question) -> Answer:
 def network(question: Question) -> Answer:
     """How large a policy's network is. The policy is built as training builds it, a user's own code is run.
 
-    Question: `mission`, the fields of `Mission`; `class_path`; `arguments`; `code`, a directory, or nothing.
+    Question: `mission`, the fields of `Mission`; `class_path`; `arguments`; `largest`, values for those arguments of
+    these names that the constructor has; `code`, a directory, or nothing.
     """
     from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
     from daf_cogames.missions import Mission, apply_mission
-    from daf_cogames.policies import PolicySource, load_policy
+    from daf_cogames.policies import PolicySource, load_policy, load_policy_class, named_parameters
 
     wanted = dict(question["mission"])
     wanted["name"] = resolve_mission(wanted["name"]).name
@@ -125,7 +126,11 @@ def network(question: Question) -> Answer:
     code = Path(question["code"]) if question.get("code") else None
     if code is not None:
         sys.path.append(str(code))
-    source = PolicySource(question["class_path"], question.get("arguments", {}), code=code)
+    class_path = question["class_path"] if code is not None else resolve_policy(question["class_path"]).name
+    arguments, largest = dict(question.get("arguments", {})), question.get("largest", {})
+    constructor = named_parameters(load_policy_class(PolicySource(class_path, code=code)))
+    arguments |= {parameter.name: largest[parameter.name] for parameter in constructor if parameter.name in largest}
+    source = PolicySource(class_path, arguments, code=code)
     built = load_policy(source, environment).network()
     if built is None:
         return {"problem": f"{question['class_path']} has no network to train"}

@@ -2,61 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
 
 from daf.cli.session import JsonFlag, print_json
-from daf.client import Client, is_serving
-from daf.contexts import current_address
-from daf.embedded import EmbeddedStack, StackState
-from daf.environment_checks import EnvironmentCheckResult, daf_check_environment, daf_check_mission_configs
-from daf.home import home
+from daf.environment_checks import Check, EnvironmentCheckResult, daf_check_environment
+from daf.tables import print_table, table
 from daf_common.errors import FailedPrecondition
 
 
 def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="A training run or a sweep: check everything that it needs.")
+    ] = None,
     mission: Annotated[
         list[str] | None, typer.Option("--mission", "-m", help="Mission that has to be there; may be repeated.")
     ] = None,
-    cuda: Annotated[bool, typer.Option("--cuda", help="Look for a GPU; takes seconds.")] = False,
+    cuda: Annotated[bool, typer.Option("--cuda", help="Look for GPUs, as with a FILE; takes seconds.")] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Check packages, disk space, services and missions. Starts nothing."""
-    found = daf_check_environment(check_cuda=cuda)
-    address = _check_services(found)
-    if mission and address:
-        with Client(address) as client:
-            found.extend(daf_check_mission_configs(mission, client=client))
-    elif mission:
-        found.add_check("missions", True, warning="not looked at: no services run; `daf up` starts them")
+    """Check packages, services, missions, disk, memory and login. Starts nothing."""
+    waiting = Console(stderr=True)
+    with waiting.status("looking ...") if waiting.is_terminal else nullcontext():
+        found = daf_check_environment(mission or (), check_cuda=cuda or file is not None, run=file)
     if json:
-        print_json({"healthy": found.is_healthy(), "checks": [asdict(item) for item in found.checks]})
+        print_json(found.to_dict())
     else:
-        console = Console()
-        for item in found.checks:
-            style = "red" if not item.passed else "yellow" if item.warning else "green"
-            said = f"{item.name:<16}{item.message}" if len(item.name) < 16 else f"{item.name}  {item.message}"
-            console.print(Text.assemble((f"{item.mark:<8}", style), said.rstrip()), soft_wrap=True)
+        _print(found)
     if not found.is_healthy():
         raise typer.Exit(FailedPrecondition.exit_code)
 
 
-def _check_services(result: EnvironmentCheckResult) -> str:
-    """Looks whether the services can be reached; returns their address if so."""
-    address = current_address()
-    if address is None:
-        stack = EmbeddedStack(home())
-        if (state := stack.state()) is StackState.RUNNING:
-            result.add_check("services", True, info=f"the embedded stack runs at {stack.address}")
-            return stack.address
-        result.add_check("services", True, warning=f"the embedded stack is {state.value}; it starts when it is needed")
-        return ""
-    if is_serving(address, timeout_seconds=3.0):
-        result.add_check("services", True, info=f"reached at {address}")
-        return address
-    result.add_error("services", f"nothing serves at {address}")
-    return ""
+def _print(found: EnvironmentCheckResult) -> None:
+    if sys.stdout.isatty():
+        rows = table("", "check", Column("found", overflow="fold"))
+        for item in found.checks:
+            rows.add_row(Text(item.mark, style=_style(item)), Text(item.name), Text(item.message))
+        print_table(rows)
+    else:
+        print(found.summary())
+    notes = len(found.warnings) - len(found.errors)
+    print()
+    print(
+        f"{len(found.errors)} of {len(found.checks)} checks failed."
+        if found.errors
+        else f"Nothing stands in the way{f' ({notes} note{"s" if notes > 1 else ""})' if notes else ''}."
+    )
+
+
+def _style(item: Check) -> str:
+    return "red" if not item.passed else "yellow" if item.warning else "green"

@@ -1,0 +1,56 @@
+"""The services: whether they can be reached, and what they say of a run that is not started yet."""
+
+from __future__ import annotations
+
+from daf.checks.planned_run import PlannedRun
+from daf.checks.result import EnvironmentCheckResult
+from daf.client import Client, is_serving
+from daf.config import DAFTrainingConfig
+from daf.contexts import current_address
+from daf.embedded import EmbeddedStack, StackState
+from daf.home import home
+from daf.sweeps import create_sweep
+from daf.training_jobs import create_training_job
+from daf_common.errors import DafError
+
+_SECONDS = 3.0
+
+
+def services_in_use() -> str:
+    """The address of the services of the context in use, if they run; they are not started."""
+    address = current_address() or EmbeddedStack(home()).address
+    return address if address and is_serving(address, timeout_seconds=_SECONDS) else ""
+
+
+def check_services(client: Client | None = None) -> EnvironmentCheckResult:
+    """Looks whether the services can be reached: those of a client, or of the context in use."""
+    result = EnvironmentCheckResult()
+    address = client.address if client is not None else current_address()
+    if address is None:
+        stack = EmbeddedStack(home())
+        if (state := stack.state()) is StackState.RUNNING:
+            result.add_check("services", True, info=f"the embedded stack runs at {stack.address}")
+        else:
+            result.add_warning("services", f"the embedded stack is {state.value}; it starts when it is needed")
+    elif is_serving(address, timeout_seconds=_SECONDS):
+        result.add_check("services", True, info=f"reached at {address}")
+    else:
+        result.add_error("services", f"nothing serves at {address}")
+    return result
+
+
+def check_planned_run(client: Client, run: PlannedRun) -> EnvironmentCheckResult:
+    """Asks the services whether they would accept a run; nothing is created, but the user's code is uploaded."""
+    result = EnvironmentCheckResult()
+    try:
+        if isinstance(run.document, DAFTrainingConfig):
+            create_training_job(client, run.document, validate_only=True)
+        else:
+            create_sweep(client, run.document, validate_only=True)
+    except DafError as error:
+        messages = [f"{violation.field}: {violation.message}" for violation in error.violations] or [error.message]
+        result.add_error("run", "; ".join(messages))
+    else:
+        jobs = f"{run.jobs} training job{'s' if run.jobs > 1 else ''}"
+        result.add_check("run", True, info=f"the services accept {run.document.name!r}: {jobs}")
+    return result
