@@ -104,6 +104,11 @@ def save_checkpoint(client: Client, job: TrainingJob, checkpoint: Checkpoint, di
     return directory
 
 
+def default_directory(job: TrainingJob, checkpoint: Checkpoint) -> str:
+    """The name that CoGames gives to the directory of a checkpoint: of several, it then finds the newest."""
+    return f"{job.name.partition('/')[2]}:v{checkpoint.update}"
+
+
 def _write(client: Client, job: TrainingJob, checkpoint: Checkpoint, content: Path, scratch: Path) -> None:
     policy = job.spec.policy_class
     if policy.HasField("code"):

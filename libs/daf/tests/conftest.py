@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from daf.cli.main import main
 from daf.client import Client
+from daf_cogames.catalog import catalog
 from daf_cogames.params import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
-from daf_common.errors import DafError, InvalidArgument, NotFound
+from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound
 from daf_common.status import to_status
 from daf_common.values import to_value
+from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1 import artifact_service_pb2 as artifact_api
@@ -34,7 +42,13 @@ from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.training.v1 import catalog_service_pb2 as catalog_api
 from daf_protos.training.v1 import catalog_service_pb2_grpc, training_job_pb2, training_service_pb2_grpc
 from daf_protos.training.v1 import training_service_pb2 as training_api
-from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingJob, TrainingProgress
+from daf_protos.training.v1.training_job_pb2 import (
+    Checkpoint,
+    TrainingAttempt,
+    TrainingJob,
+    TrainingProgress,
+    TrainingWorker,
+)
 
 MISSION = catalog_api.MissionInfo(
     name="cogsguard_machina_1.miner_tutorial", description="Mine", variants=["dark"], cogs=[1, 2, 3, 4], max_steps=1000
@@ -48,6 +62,18 @@ LSTM = catalog_api.PolicyInfo(
     warnings=["pads otherwise"],
 )
 RANDOM = catalog_api.PolicyInfo(name="random", class_path="mettagrid.policy.random_agent.RandomMultiAgentPolicy")
+
+
+SERIES = [
+    statistics_api.MetricSeries(metric="env/reward_per_agent", steps=[2], agent_steps=[200], values=[1.5]),
+    statistics_api.MetricSeries(
+        metric="losses/entropy", steps=[1, 2], agent_steps=[100, 200], values=[1.25, float("nan")]
+    ),
+]
+WEIGHTS = b"weights"
+WEIGHTS_ARTIFACT = Artifact(
+    sha256=hashlib.sha256(WEIGHTS).hexdigest(), size_bytes=len(WEIGHTS), media_type="a", owner="training"
+)
 
 
 class Scheduler(scheduler_service_pb2_grpc.SchedulerServiceServicer):
@@ -163,46 +189,155 @@ class Scheduler(scheduler_service_pb2_grpc.SchedulerServiceServicer):
 
 
 class Training(training_service_pb2_grpc.TrainingServiceServicer):
-    """A job has run when it was asked for twice."""
+    """A job has run when it was asked for often enough; it may lose a worker or fail, and be resumed."""
 
     def __init__(self) -> None:
         self.requests: list[training_api.CreateTrainingJobRequest] = []
+        self.resumed: list[training_api.ResumeTrainingJobRequest] = []
         self.jobs: dict[str, TrainingJob] = {}
+        self.attempts: dict[str, list[TrainingAttempt]] = {}
+        self.loses_a_worker = False
+        self.fails = False
+        self.waits_for = ""
+        """What jobs wait for when they are asked for the first time."""
+        self.unavailable = 0
+        """How many reads fail before they succeed again."""
 
     def CreateTrainingJob(self, request, context):
-        self.requests.append(request)
+        if request.spec.workers > 64:
+            fail(context, FailedPrecondition("spec.workers: 65 workers need 65 CPUs: there are 64"))
         job = TrainingJob(
-            name=f"trainingJobs/{request.job_id}", spec=request.spec, state=training_job_pb2.TRAINING_JOB_STATE_RUNNING
+            name=f"trainingJobs/{request.job_id}", spec=request.spec, state=training_job_pb2.TRAINING_JOB_STATE_PENDING
         )
-        self.jobs[job.name] = job
+        if not request.validate_only:
+            self.requests.append(request)
+            job.create_time.GetCurrentTime()
+            job.waiting_for = self.waits_for
+            self.jobs[job.name], self.attempts[job.name] = job, []
         return training_api.CreateTrainingJobResponse(training_job=job)
 
     def GetTrainingJob(self, request, context):
-        job = self.jobs.get(request.name) or TrainingJob(name=request.name)
-        if job.progress.agent_steps:
-            job.state = training_job_pb2.TRAINING_JOB_STATE_SUCCEEDED
-            job.effective_trainer["learning_rate"].real = 0.0005
-            name = f"{job.name}/checkpoints/9"
-            job.checkpoint.CopyFrom(Checkpoint(name=name, update=9, weights={"sha256": "ab" * 32}))
-        job.progress.CopyFrom(
-            TrainingProgress(agent_steps=500, total_agent_steps=1000, update=9, steps_per_second=250.0, reward=1.5)
-        )
-        return training_api.GetTrainingJobResponse(training_job=job)
+        if self.unavailable:
+            self.unavailable -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        before = TrainingJob()
+        before.CopyFrom(self._find(request.name, context))
+        self._go_on(self.jobs[request.name])
+        return training_api.GetTrainingJobResponse(training_job=before)
 
     def ListTrainingJobs(self, request, context):
         return training_api.ListTrainingJobsResponse(training_jobs=self.jobs.values())
 
     def ListCheckpoints(self, request, context):
-        return training_api.ListCheckpointsResponse(checkpoints=[self.jobs[request.parent].checkpoint])
+        job = self._find(request.parent, context)
+        saved = [job.checkpoint, job.best_checkpoint] if job.HasField("checkpoint") else []
+        return training_api.ListCheckpointsResponse(checkpoints=saved)
+
+    def ListAttempts(self, request, context):
+        self._find(request.parent, context)
+        return training_api.ListAttemptsResponse(attempts=reversed(self.attempts[request.parent]))
 
     def CancelTrainingJob(self, request, context):
-        job = self.jobs[request.name]
+        job = self._find(request.name, context)
         job.cancel_requested = True
         return training_api.CancelTrainingJobResponse(training_job=job)
 
+    def ResumeTrainingJob(self, request, context):
+        job = self._find(request.name, context)
+        if job.state == training_job_pb2.TRAINING_JOB_STATE_SUCCEEDED and not request.agent_steps:
+            fail(context, FailedPrecondition(f"{job.name} has succeeded: give more agent_steps to go on"))
+        self.resumed.append(request)
+        self.fails = False
+        job.state = training_job_pb2.TRAINING_JOB_STATE_PENDING
+        job.ClearField("failure")
+        if request.HasField("workers"):
+            job.spec.workers = request.workers
+        return training_api.ResumeTrainingJobResponse(training_job=job)
+
+    def DeleteTrainingJob(self, request, context):
+        del self.jobs[self._find(request.name, context).name]
+        return training_api.DeleteTrainingJobResponse()
+
     def ReadLogs(self, request, context):
-        for line in ("first\n", "second\n"):
-            yield training_api.ReadLogsResponse(attempt=1, text=f"{request.name} {line}")
+        for worker, line in ((0, "first\n"), (1, "second\n")):
+            text = f"{request.name} {line}"
+            yield training_api.ReadLogsResponse(attempt=request.attempt or 1 + worker, worker=worker, text=text)
+
+    def _find(self, name: str, context: grpc.ServicerContext) -> TrainingJob:
+        if name not in self.jobs:
+            fail(context, NotFound(f"{name} does not exist"))
+        return self.jobs[name]
+
+    def _go_on(self, job: TrainingJob) -> None:
+        """A step in the life of a job."""
+        job.revision += 1
+        match job.state:
+            case training_job_pb2.TRAINING_JOB_STATE_PENDING:
+                job.state = training_job_pb2.TRAINING_JOB_STATE_STARTING
+                self._begin_attempt(job)
+            case training_job_pb2.TRAINING_JOB_STATE_STARTING:
+                job.state = training_job_pb2.TRAINING_JOB_STATE_RUNNING
+                job.effective_trainer["learning_rate"].real = 0.0005
+                self._report(job, 500)
+            case training_job_pb2.TRAINING_JOB_STATE_RUNNING if self.loses_a_worker and job.attempt == 1:
+                self._end_attempt(job, Failure(reason="WORKER_LOST", message="worker 1 was killed"))
+                job.state = training_job_pb2.TRAINING_JOB_STATE_PENDING
+            case training_job_pb2.TRAINING_JOB_STATE_RUNNING:
+                self._report(job, 1000)
+                failure = Failure(reason="DIVERGED", message="the weights became NaN") if self.fails else None
+                self._end_attempt(job, failure)
+                job.end_time.GetCurrentTime()
+                job.state = training_job_pb2.TRAINING_JOB_STATE_SUCCEEDED
+                if failure:
+                    job.state = training_job_pb2.TRAINING_JOB_STATE_FAILED
+                    job.failure.CopyFrom(failure)
+
+    def _begin_attempt(self, job: TrainingJob) -> None:
+        job.attempt += 1
+        job.waiting_for = ""
+        attempt = TrainingAttempt(number=job.attempt, workers=job.spec.workers or 1, resumed_from=job.checkpoint.name)
+        attempt.start_time.FromSeconds(1000)
+        self.attempts[job.name].append(attempt)
+
+    def _end_attempt(self, job: TrainingJob, failure: Failure | None) -> None:
+        attempt = self.attempts[job.name][-1]
+        attempt.end_time.FromSeconds(1004)
+        attempt.agent_steps = job.progress.agent_steps
+        if failure:
+            attempt.failure.CopyFrom(failure)
+
+    def _report(self, job: TrainingJob, agent_steps: int) -> None:
+        update = agent_steps // 100
+        job.start_time.GetCurrentTime()
+        job.progress.CopyFrom(
+            TrainingProgress(
+                agent_steps=agent_steps,
+                total_agent_steps=1000,
+                update=update,
+                steps_per_second=250.0,
+                reward=1.5,
+                learning_rate=0.0005,
+                losses={"policy_loss": 0.25, "entropy": 1.5},
+                workers=[
+                    TrainingWorker(rank=rank, steps_per_second=125.0, cpu_cores=0.5 + rank, memory_bytes=600_000_000)
+                    for rank in range(job.spec.workers or 1)
+                ],
+            )
+        )
+        job.checkpoint.CopyFrom(self._checkpoint(job, update, 1.5))
+        if not job.HasField("best_checkpoint"):
+            job.best_checkpoint.CopyFrom(self._checkpoint(job, update - 1, 2.5))
+
+    def _checkpoint(self, job: TrainingJob, update: int, reward: float) -> Checkpoint:
+        return Checkpoint(
+            name=f"{job.name}/checkpoints/{update}",
+            update=update,
+            agent_steps=update * 100,
+            weights=WEIGHTS_ARTIFACT,
+            reward=reward,
+            metrics={"env/reward_per_agent": reward, "losses/entropy": 1.5},
+            attempt=job.attempt,
+        )
 
 
 class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
@@ -228,6 +363,12 @@ class Catalog(catalog_service_pb2_grpc.CatalogServiceServicer):
         if request.policy:
             known.append(catalog_api.HyperparameterInfo(name="policy.hidden_size", default_value=to_value(64)))
         return catalog_api.ListHyperparametersResponse(hyperparameters=known)
+
+    def GetRunner(self, request, context):
+        runner = catalog().runner
+        return catalog_api.GetRunnerResponse(
+            python_version=runner.python_version, packages=runner.packages, modules=runner.modules
+        )
 
 
 class Evaluations(evaluation_service_pb2_grpc.EvaluationServiceServicer):
@@ -274,6 +415,13 @@ class Statistics(statistics_service_pb2_grpc.StatisticsServiceServicer):
             episodes=[Episode(forfeits=[Failure(subject="0", message=self.forfeit)]) for _ in range(3)]
         )
 
+    def ListMetrics(self, request, context):
+        return statistics_api.ListMetricsResponse(metrics=[one.metric for one in SERIES])
+
+    def ReadMetrics(self, request, context):
+        asked = [one for one in SERIES if not request.metrics or one.metric in request.metrics]
+        return statistics_api.ReadMetricsResponse(series=asked)
+
     def SummarizeEvaluation(self, request, context):
         if self.forfeit:
             return statistics_api.SummarizeEvaluationResponse(policies=[statistics_api.PolicySummary(forfeits=3)])
@@ -287,7 +435,7 @@ class Artifacts(artifact_service_pb2_grpc.ArtifactServiceServicer):
     """Keeps what is uploaded, after it has checked it."""
 
     def __init__(self) -> None:
-        self.stored: dict[str, bytes] = {}
+        self.stored = {WEIGHTS_ARTIFACT.sha256: WEIGHTS}
         self.uploads = 0
 
     def UploadArtifact(self, request_iterator, context):
@@ -348,6 +496,41 @@ def services(tmp_path: Path) -> Iterator[Services]:
 def client(services: Services) -> Iterator[Client]:
     with Client(services.address) as made:
         yield made
+
+
+@dataclass
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def daf(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs a command of `daf`."""
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("DAF_DEBUG", raising=False)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["daf", *arguments])
+        with patch.dict(os.environ), pytest.raises(SystemExit) as caught:  # a command is a process of its own
+            main()
+        out, err = capfd.readouterr()
+        return Outcome(int(caught.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def with_services(services: Services, monkeypatch: pytest.MonkeyPatch, daf: Any) -> Services:
+    """The services, and commands that find them."""
+    monkeypatch.setenv("DAF_ADDRESS", services.address)
+    return services
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -20,38 +18,7 @@ QUICK = str(EXAMPLES / "quick_sweep.yaml")
 MISSION = "cogsguard_machina_1.miner_tutorial"
 
 
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-type Daf = Callable[..., Outcome]
-
-
-@pytest.fixture
-def daf(home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Daf:
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("DAF_DEBUG", raising=False)
-
-    def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["daf", *arguments])
-        with patch.dict(os.environ), pytest.raises(SystemExit) as caught:  # a command is a process of its own
-            main()
-        out, err = capfd.readouterr()
-        return Outcome(int(caught.value.code or 0), out, err)
-
-    return run
-
-
-@pytest.fixture
-def with_services(services: Any, monkeypatch: pytest.MonkeyPatch, daf: Daf) -> Any:
-    monkeypatch.setenv("DAF_ADDRESS", services.address)
-    return services
+type Daf = Callable[..., Any]
 
 
 def test_the_help_names_every_command(daf: Daf) -> None:
@@ -178,7 +145,7 @@ def test_a_policy_is_trained(daf: Daf, with_services: Any) -> None:
     spec = with_services.training.requests[0].spec
     assert outcome.code == 0
     assert "learning_rate 0.0005" in outcome.out
-    assert "checkpoints/9" in outcome.out
+    assert "checkpoints/10" in outcome.out
     assert (spec.missions[0].cogs, spec.agent_steps) == (4, 1000)
     assert spec.trainer["learning_rate"].real == 3e-4
     assert spec.policy_class.arguments["hidden_size"].integer == 16
@@ -257,7 +224,7 @@ def test_jobs_are_listed_shown_and_cancelled(daf: Daf, with_services: Any) -> No
     daf("train", "-p", "lstm", "-m", MISSION, "--name", "one", "--detach")
 
     assert daf("job", "cancel", "one").out == "trainingJobs/one is being cancelled\n"
-    assert "trainingJobs/one running" in daf("job", "get", "trainingJobs/one").out
+    assert "trainingJobs/one pending" in daf("job", "get", "trainingJobs/one").out
     assert "one" in daf("job", "list").out
     assert daf("job", "list", "--json").json()["training_jobs"][0]["name"] == "trainingJobs/one"
 

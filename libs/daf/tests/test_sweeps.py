@@ -20,9 +20,8 @@ from daf.sweeps import (
 )
 from daf.user_code import UserCode
 from daf_common import ids
-from daf_common.errors import FailedPrecondition, NotFound, Unavailable
+from daf_common.errors import NotFound, Unavailable
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetSweepRequest
-from daf_protos.training.v1.training_job_pb2 import TrainingJob
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -164,23 +163,11 @@ def test_hyperparameters_answer_to_short_names() -> None:
     assert (settings["lr"], settings["size"], settings.get("none")) == (0.1, 3, None)
 
 
-def test_checkpoints_are_found_by_their_job_or_trial(client: Client, services, config: DAFSweepConfig) -> None:
+def test_a_trained_policy_is_found_by_its_trial(client: Client, services, config: DAFSweepConfig) -> None:
     result = daf_launch_sweep(config, client=client)
-    job = TrainingJob(name="trainingJobs/one")
-    job.spec.policy_class.class_path = "a.B"
-    services.training.jobs[job.name] = job
-    resources = Resources(client)
 
-    with pytest.raises(FailedPrecondition, match="has saved no checkpoint yet"):
-        resources.checkpoint("trainingJobs/one/checkpoints/latest")
-    latest = resources.checkpoint("trainingJobs/one/checkpoints/latest")
-    exact = resources.checkpoint("trainingJobs/one/checkpoints/9")
+    trained = Resources(client).checkpoint(f"{result.name}/trials/1")
 
-    assert latest == exact
-    assert (latest.policy_class.class_path, latest.checkpoint) == ("a.B", "trainingJobs/one/checkpoints/9")
-    with pytest.raises(NotFound, match=r"no checkpoint of update 8 \(it has: 9\)"):
-        resources.checkpoint("trainingJobs/one/checkpoints/8")
-    trained = resources.checkpoint(f"{result.name}/trials/1")
     assert trained.policy_class.class_path == "grid_policy.GridPolicy"
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from daf.checkpoints import DEFAULT_BEST_METRIC, find_checkpoint, list_checkpoints, save_checkpoint
+from daf.checkpoints import DEFAULT_BEST_METRIC, default_directory, find_checkpoint, list_checkpoints, save_checkpoint
 from daf.cli.session import JsonFlag, open_client, print_json, resource_name
 from daf.render import number, size
 from daf.render_training import best_metric, checkpoint_marks
@@ -72,7 +72,7 @@ def get(
     name: Name,
     which: Annotated[str, typer.Argument(help="best, latest, or the number of an update.")] = "latest",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The directory to make; NAME-UPDATE if not given.")
+        Path | None, typer.Option("--output", "-o", help="The directory to make; NAME:vUPDATE if not given.")
     ] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -80,7 +80,7 @@ def get(
     with open_client() as client:
         job = read_training_job(client, resource_name("trainingJobs", name))
         checkpoint = find_checkpoint(client, job, which)
-        directory = output or Path(f"{job.name.partition('/')[2]}-{checkpoint.update}")
+        directory = output or Path(default_directory(job, checkpoint))
         saved = save_checkpoint(client, job, checkpoint, directory)
     if json:
         print_json({"checkpoint": checkpoint, "directory": str(saved)})

@@ -36,7 +36,7 @@ def logs(
 def job_logs(
     name: Annotated[str, typer.Argument(help="The job, by its id or its name trainingJobs/ID.")],
     follow: Follow = False,
-    attempt: Annotated[int, typer.Option(min=1, help="Of this attempt alone.")] = 0,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt alone.")] = None,
     json: JsonLines = False,
 ) -> None:
     """Print what the workers of a training job printed."""
@@ -64,8 +64,8 @@ def _pieces(client: Client, name: str, follow: bool) -> Iterator[Piece]:
             )
 
 
-def _training(client: Client, name: str, follow: bool, attempt: int = 0) -> Iterator[Piece]:
-    request = training_service_pb2.ReadLogsRequest(name=name, follow=follow, attempt=attempt)
+def _training(client: Client, name: str, follow: bool, attempt: int | None = None) -> Iterator[Piece]:
+    request = training_service_pb2.ReadLogsRequest(name=name, follow=follow, attempt=attempt or 0)
     return iter(client.training.ReadLogs(request))
 
 
