@@ -1,13 +1,16 @@
-"""Fixtures that all test suites share: databases, clocks, ids."""
+"""Fixtures that all test suites share: databases, clocks, ids, wheels."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,42 @@ def clock() -> ManualClock:
 @pytest.fixture
 def ids() -> CountedIds:
     return CountedIds()
+
+
+type MakeWheel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_wheel() -> MakeWheel:
+    """Writes a wheel: `make_wheel(directory, name, version, {path: text}, needs=["other>=1"])`."""
+
+    def make(
+        directory: Path, name: str, version: str, files: Mapping[str, str], needs: Sequence[str] = (), tag: str = ""
+    ) -> Path:
+        tag = tag or "py3-none-any"
+        info = f"{name}-{version}.dist-info"
+        metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+        content = {
+            **files,
+            f"{info}/METADATA": "\n".join([*metadata, *(f"Requires-Dist: {need}" for need in needs)]) + "\n",
+            f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n",
+        }
+        content[f"{info}/RECORD"] = (
+            "".join(_record(path, text) for path, text in content.items()) + f"{info}/RECORD,,\n"
+        )
+        directory.mkdir(parents=True, exist_ok=True)
+        wheel = directory / f"{name}-{version}-{tag}.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path, text in content.items():
+                archive.writestr(path, text)
+        return wheel
+
+    return make
+
+
+def _record(path: str, text: str) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+    return f"{path},sha256={digest},{len(text.encode())}\n"
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import importlib
 import subprocess
 import sys
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,27 +15,7 @@ from daf_cogames.code import on_path
 from daf_cogames.wheels import WHEELS_LIMITS, install_wheels, requirements_on_path
 from daf_common.archives import ArchiveError, digest_of, pack
 
-
-def make_wheel(directory: Path, name: str, version: str, files: Mapping[str, str]) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    content = {
-        **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = [f"{path},{_hash(text)},{len(text.encode())}" for path, text in content.items()]
-    content[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,"]) + "\n"
-    wheel = directory / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, text in content.items():
-            archive.writestr(path, text)
-    return wheel
-
-
-def _hash(text: str) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
-
+type MakeWheel = Callable[..., Path]
 
 INSTALL = """
 import sys
@@ -57,13 +34,13 @@ def archive_of(path: Path, *wheels: Path) -> tuple[Path, str]:
     return path, digest_of(path)
 
 
-def installed(directory: Path, name: str, version: str, module: str = "tiny") -> Path:
+def installed(make_wheel: MakeWheel, directory: Path, name: str, version: str, module: str = "tiny") -> Path:
     wheel = make_wheel(directory, name, version, {f"{module}/__init__.py": f"version = {version!r}\n"})
     archive, digest = archive_of(directory / f"{name}-{version}.zip", wheel)
     return install_wheels(archive, digest, directory / "cache")
 
 
-def test_an_archive_of_wheels_is_installed_under_its_digest_once(tmp_path: Path) -> None:
+def test_an_archive_of_wheels_is_installed_under_its_digest_once(make_wheel: MakeWheel, tmp_path: Path) -> None:
     tiny = make_wheel(
         tmp_path / "w",
         "tiny",
@@ -104,7 +81,7 @@ def test_what_is_no_wheel_is_refused_and_leaves_nothing(tmp_path: Path, name: st
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_wheel_does_not_reach_outside(tmp_path: Path) -> None:
+def test_a_wheel_does_not_reach_outside(make_wheel: MakeWheel, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, "tiny", "1.0", {"../../escaped.py": ""})
     archive, digest = archive_of(tmp_path / "wheels.zip", wheel)
 
@@ -114,7 +91,7 @@ def test_a_wheel_does_not_reach_outside(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("escaped.py"))
 
 
-def test_several_processes_that_install_at_once_all_find_it_whole(tmp_path: Path) -> None:
+def test_several_processes_that_install_at_once_all_find_it_whole(make_wheel: MakeWheel, tmp_path: Path) -> None:
     files = {f"tiny/m{number}.py": f"value = {number}\n" for number in range(200)}
     archive, digest = archive_of(tmp_path / "wheels.zip", make_wheel(tmp_path, "tiny", "1.0", files))
 
@@ -134,10 +111,10 @@ def test_several_processes_that_install_at_once_all_find_it_whole(tmp_path: Path
 
 
 def test_a_wheel_never_takes_the_place_of_an_installed_package_or_of_the_users_module(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make_wheel: MakeWheel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pytest_1 = installed(tmp_path / "1", "pytest", "1.0", module="pytest")
-    helper = installed(tmp_path / "2", "helper", "1.0", module="shadowed_helper")
+    pytest_1 = installed(make_wheel, tmp_path / "1", "pytest", "1.0", module="pytest")
+    helper = installed(make_wheel, tmp_path / "2", "helper", "1.0", module="shadowed_helper")
     code = tmp_path / "code"
     code.mkdir()
     (code / "shadowed_helper.py").write_text("version = 'mine'")
@@ -149,10 +126,12 @@ def test_a_wheel_never_takes_the_place_of_an_installed_package_or_of_the_users_m
     assert f"own pytest {pytest.__version__} is used, not the required 1.0" in caplog.text
 
 
-def test_two_policies_may_share_a_package_but_not_need_two_versions_of_it(tmp_path: Path) -> None:
-    first = installed(tmp_path / "1", "tiny", "1.0")
-    again = installed(tmp_path / "2", "tiny", "1.0")
-    second = installed(tmp_path / "3", "tiny", "2.0")
+def test_two_policies_may_share_a_package_but_not_need_two_versions_of_it(
+    make_wheel: MakeWheel, tmp_path: Path
+) -> None:
+    first = installed(make_wheel, tmp_path / "1", "tiny", "1.0")
+    again = installed(make_wheel, tmp_path / "2", "tiny", "1.0")
+    second = installed(make_wheel, tmp_path / "3", "tiny", "2.0")
     before = list(sys.path)
 
     with requirements_on_path(first, again):
