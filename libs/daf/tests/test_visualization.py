@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from daf.cli.main import main
 from daf.client import Client
 from daf.visualization import daf_plot_training_curves
 from daf_common.errors import InvalidArgument, NotFound
@@ -48,19 +48,9 @@ def statistics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 @pytest.fixture
-def daf(
-    statistics: Client, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def in_use(statistics: Client, daf: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """That service as the one that commands talk to."""
     monkeypatch.setenv("DAF_ADDRESS", statistics.address)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["daf", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capfd.readouterr()
-        return int(caught.value.code or 0), out + err
-
-    return run
 
 
 def is_png(path: Path) -> bool:
@@ -100,15 +90,15 @@ def test_what_cannot_be_drawn_is_said_and_nothing_is_written(statistics: Client,
 
 
 def test_the_command_writes_the_picture_and_says_how_large_it_is(
-    daf: Callable[..., tuple[int, str]], tmp_path: Path
+    daf: Callable[..., Any], in_use: None, tmp_path: Path
 ) -> None:
     output = tmp_path / "new" / "curve.png"
 
-    code, out = daf("job", "plot", "first", "job/second", "--metric", REWARD, "--output", str(output), "--json")
+    outcome = daf("job", "plot", "first", "job/second", "--metric", REWARD, "--output", str(output), "--json")
 
-    assert code == 0
+    assert outcome.code == 0
     assert is_png(output)
-    document = json.loads(out)
+    document = outcome.json()
     assert document["output"] == str(output)
     assert document["width"] > document["height"] > 400
 
@@ -123,9 +113,9 @@ def test_the_command_writes_the_picture_and_says_how_large_it_is(
     ],
 )
 def test_a_wrong_plot_command_says_what_is_wrong(
-    daf: Callable[..., tuple[int, str]], arguments: list[str], code: int, said: str
+    daf: Callable[..., Any], in_use: None, arguments: list[str], code: int, said: str
 ) -> None:
-    found = daf("job", "plot", *arguments)
+    outcome = daf("job", "plot", *arguments)
 
-    assert found[0] == code
-    assert said in found[1]
+    assert outcome.code == code
+    assert said in outcome.err

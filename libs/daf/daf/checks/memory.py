@@ -9,7 +9,7 @@ from daf.checks.result import EnvironmentCheckResult
 WORKER_MIB, ENVIRONMENT_MIB = 800.0, 6.5
 """Peak memory of a worker on CPUs without its environments, and of each environment. Measured by `python -m benchmarks
 environment_memory` on x86-64 with cogames 0.18.0 and torch 2.9.0, 4 to 64 environments of 4 or 8 agents: 728 to 778 MiB
-and 2.7 to 6.4 MiB, lines through the peaks of 8 pairs of a mission and a policy."""
+and 2.7 to 6.5 MiB, lines through the peaks of 8 pairs of a mission and a policy."""
 MIN_FREE_MIB = 2048.0
 """What has to be free where no run says what it needs: one worker of the smallest profile."""
 
