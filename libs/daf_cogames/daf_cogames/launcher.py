@@ -3,18 +3,24 @@
 `torchrun` runs a script in fresh interpreters, each of which imports for seconds. The same agent also takes a function
 and forks, so that ranks start warm where this process is (see `daf_cogames.zygote`). Everything else is torchrun's: it
 reads `PET_NNODES`, `PET_NODE_RANK` and `PET_NPROC_PER_NODE` (what a PyTorchJob sets) from the environment, tells each
-rank its number, and ends all of them when one fails. It restarts none: the service starts a new attempt.
+rank its number, and ends all of them when one fails. It restarts none: the service starts a new attempt. One thing is
+changed: a request to end is passed on to the ranks and no more, however often it comes; how long they may take is for
+whoever asks. The agent would kill them after its own half minute, and at once when asked twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
-from torch.distributed.elastic.multiprocessing import SignalException
+import psutil
+from torch.distributed.elastic.multiprocessing import api as agent_processes
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.run import config_from_args, get_args_parser
@@ -36,6 +42,7 @@ def launch(rank_main: Callable[[], int]) -> int:
     # Its tracebacks are of the agent, not of a rank; what it has to say is said below.
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    agent_processes._terminate_process_handler = _pass_on
     try:
         elastic_launch(_configuration(), _run_rank)(rank_main)
     except ChildFailedError as error:
@@ -45,9 +52,16 @@ def launch(rank_main: Callable[[], int]) -> int:
             return SIGNALLED - failure.exitcode
         logger.error("rank %d ended with exit code %d", rank, failure.exitcode)
         return failure.exitcode
-    except SignalException as asked:  # the agent has passed it on, and waited for the ranks
-        return SIGNALLED + int(asked.sigval)
     return 0
+
+
+def _pass_on(signum: int, frame: FrameType | None) -> None:
+    """Handles a signal to the launcher: every rank is asked to end."""
+    if multiprocessing.parent_process() is not None:  # a rank that has just been forked, and has nothing to save
+        os._exit(SIGNALLED + signum)
+    for rank in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.terminate()
 
 
 def _configuration() -> LaunchConfig:

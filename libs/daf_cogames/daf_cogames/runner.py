@@ -1,6 +1,7 @@
 """`daf-runner`: the program of every worker. One verb a process; what to do comes from the service that started it.
 
-Exit codes: 0 the work is done, or is no longer this worker's; 1 it failed, as has been reported; 2 wrong usage.
+Exit codes: 0 the work is done, or is no longer this worker's; 1 it failed, as has been reported; 2 wrong usage; for a
+rank of a training job also 75, it lost another rank; where a rank was ended by a signal, 128 and its number.
 """
 
 from __future__ import annotations
@@ -40,15 +41,21 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs URLs, which are secrets here
     # CoGames' own missions cause these, on every build, and nobody can do anything about them.
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
-    terminating = _terminating()
     # Imported here, since each verb costs seconds of imports that the other does not need.
     if arguments[0] == "train":
-        from daf_cogames.training_worker import run as train
+        from daf_cogames.launcher import launch
 
-        return train(os.environ, terminating)
+        return launch(_train)
     from daf_cogames.evaluation_worker import run as evaluate
 
-    return evaluate(os.environ, terminating)
+    return evaluate(os.environ, _terminating())
+
+
+def _train() -> int:
+    """One rank of a training job. What it imports starts threads: after the fork."""
+    from daf_cogames.training_worker import run as train
+
+    return train(os.environ, _terminating())
 
 
 def _terminating() -> threading.Event:

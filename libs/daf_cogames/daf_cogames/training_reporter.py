@@ -31,6 +31,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._progress: TrainingProgress | None = None
         self._effective: Mapping[str, Scalar] = {}
+        self._resumed: Checkpoint | None = None
         self._samples: deque[pb.MetricSample] = deque()
         self._log = ""
         self._dropped = False
@@ -43,11 +44,16 @@ class Outbox:
             self._progress = progress
             self._samples.append(sample)
 
-    def add_start(self, total_agent_steps: int, effective: Mapping[str, Scalar]) -> None:
-        """The first environment step is about to be taken; what the live trainer trains with."""
+    def add_start(
+        self, total_agent_steps: int, effective: Mapping[str, Scalar], resumed: Checkpoint | None = None
+    ) -> None:
+        """The first environment step is about to be taken; what the live trainer trains with, and what it goes on
+        from."""
         with self._lock:
             self._progress = TrainingProgress(total_agent_steps=total_agent_steps)
-            self._effective = effective
+            if resumed is not None:
+                self._progress.agent_steps, self._progress.update = resumed.agent_steps, resumed.update
+            self._effective, self._resumed = effective, resumed
 
     def add_log(self, text: str) -> None:
         """Lines that were printed."""
@@ -63,8 +69,8 @@ class Outbox:
         with self._lock:
             self._checkpoints.append(checkpoint)
 
-    def finish(self, outcome: pb.TrainingOutcome) -> None:
-        """How the attempt ended. Nothing may follow."""
+    def finish(self, outcome: pb.TrainingOutcome | None) -> None:
+        """How the attempt ended; None where that is for others to say. Nothing may follow."""
         with self._lock:
             self._outcome = outcome
 
@@ -78,6 +84,9 @@ class Outbox:
             for name, value in self._effective.items():
                 request.effective_trainer[name].CopyFrom(to_value(value))
             self._effective = {}
+            if self._resumed is not None:
+                request.resumed_update = self._resumed.update
+                self._resumed = None
             while self._samples and len(request.metrics) < MAX_SAMPLES:
                 request.metrics.append(self._samples.popleft())
             request.log, self._log = _cut(self._log)
@@ -92,7 +101,8 @@ class Outbox:
 class Reporter:
     """Sends the outbox at every interval, and at once when training has ended.
 
-    While the service is away it keeps trying, and training goes on.
+    Rank 0 speaks for all, and hears what to do, at every interval; the others speak up only when they have printed
+    something, or failed. While the service is away it keeps trying, and training goes on.
     """
 
     def __init__(self, stub: TrainingWorkerServiceStub, attempt: pb.Attempt, interval_seconds: float) -> None:
@@ -102,12 +112,17 @@ class Reporter:
         self._due = threading.Event()
         self._finished = False
         self._stop = threading.Event()
+        self._parent = Checkpoint()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
         """Begins to report."""
         self._thread.start()
+
+    def descend(self, parent: str, parent_sha256: str) -> None:
+        """Says what the checkpoints from now on descend from: a checkpoint's name, if it has one, and its weights."""
+        self._parent = Checkpoint(parent=parent, parent_sha256=parent_sha256)
 
     def report_now(self) -> None:
         """Sends what there is without waiting for the interval to end."""
@@ -124,8 +139,8 @@ class Reporter:
             raise self._failure
         return self._stop.is_set()
 
-    def finish(self, outcome: pb.TrainingOutcome) -> None:
-        """Reports the end, and returns once the service has accepted that.
+    def finish(self, outcome: pb.TrainingOutcome | None) -> None:
+        """Reports the end (None: only what there is to report), and returns once the service has accepted that.
 
         Raises:
             Superseded, GaveUp, DafError: it never will.
@@ -151,8 +166,10 @@ class Reporter:
     def _send_all(self) -> None:
         more = True
         while more:
+            request, saved, more = self.outbox.take(self._attempt, self._sequence + 1)
+            if self._attempt.rank != 0 and not (request.log or request.outcome.HasField("failure")):
+                continue
             self._sequence += 1
-            request, saved, more = self.outbox.take(self._attempt, self._sequence)
             # FAILED_PRECONDITION: an artifact is not in the store any more; trying again writes it again.
             answer = persist(lambda: self._send(request, saved), "the report", tried_again=(FailedPrecondition,))  # noqa: B023
             if saved is not None:
@@ -173,6 +190,9 @@ class Reporter:
             agent_steps=saved.agent_steps,
             weights=self._upload(saved.weights),
             trainer_state=self._upload(saved.trainer_state),
+            metrics=saved.metrics,
+            parent=self._parent.parent,
+            parent_sha256=self._parent.parent_sha256,
         )
         if (reward := reward_of(saved.metrics)) is not None:
             checkpoint.reward = reward

@@ -44,7 +44,11 @@ PRELOADED = (
     "daf_cogames.missions:mission_names",
     "daf_cogames.missions:variant_names",
     "daf_cogames.episodes",
+    "daf_cogames.launcher",
 )
+
+# Workers give way: to the services of this machine, and to whoever sits before it.
+NICENESS = 5
 
 # An observer of the lock holds it for an instant, too.
 _LOCK_ATTEMPTS = 10
@@ -203,6 +207,7 @@ def _become_worker(request: _Request, lock: int, inherited: tuple[int, ...]) -> 
     code = 1
     try:
         os.setsid()
+        os.nice(NICENESS)
         _write_process_id(lock, os.getpid())
         signal.set_wakeup_fd(-1)
         for number, handler in (

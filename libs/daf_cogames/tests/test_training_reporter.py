@@ -15,13 +15,12 @@ from daf_cogames.checkpoints import SavedCheckpoint, StoredFile, WeightsError
 from daf_cogames.log_capture import captured
 from daf_cogames.missions import MissionError
 from daf_cogames.policies import PolicyError
+from daf_cogames.training_failures import failure_of
 from daf_cogames.training_reporter import Outbox
-from daf_cogames.training_worker import checkpoint_interval, failure_of
 from daf_common.errors import DataLoss
-from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.value_pb2 import Value
 from daf_protos.training.v1 import worker_service_pb2 as pb
-from daf_protos.training.v1.training_job_pb2 import TrainingProgress, TrainingSpec
+from daf_protos.training.v1.training_job_pb2 import TrainingProgress
 
 ATTEMPT = pb.Attempt(training_job="trainingJobs/j", attempt=1)
 FILE = StoredFile(Path("x"), "0" * 64, 1)
@@ -110,15 +109,6 @@ def test_failures_have_a_reason_and_a_sentence(error: Exception, reason: str, su
     failure = failure_of(error)
     assert (failure.reason, failure.subject) == (reason, subject)
     assert str(error).split()[-1] in failure.message
-
-
-def test_checkpoints_come_at_whole_updates() -> None:
-    spec = TrainingSpec(missions=[Mission(name="cogsguard_machina_1.basic", cogs=4)], environments=2)
-    assert checkpoint_interval(spec) > 10**9  # none but the last
-    spec.checkpoint_agent_steps = 2 * 4 * 64 + 1
-    assert checkpoint_interval(spec) == 2
-    spec.trainer["bptt_horizon"].integer = 256
-    assert checkpoint_interval(spec) == 1
 
 
 def test_the_runner_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
