@@ -19,7 +19,7 @@ from daf_protos.training.v1 import training_job_pb2
 from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingAttempt, TrainingJob, TrainingWorker
 
 _BAR_WIDTH = 40
-_MAX_LOSSES = 8
+_FIRST_LOSSES = ("policy_loss", "value_loss", "entropy")  # what a narrow terminal shows of all losses
 _MAX_RESTARTS = 3
 
 
@@ -54,8 +54,9 @@ def live_job(view: JobView, height: int) -> RenderableType:
     if at.agent_steps:
         lines += [_bar(view), _learning(view)]
         if at.losses:
-            losses = [f"{name.removesuffix('_loss')} {number(at.losses[name], 3)}" for name in sorted(at.losses)]
-            lines.append(Text(f"losses: {', '.join(losses[:_MAX_LOSSES])}", overflow="ellipsis", no_wrap=True))
+            names = sorted(at.losses, key=lambda name: (name not in _FIRST_LOSSES, name))
+            losses = [f"{name.removesuffix('_loss')} {number(at.losses[name], 3)}" for name in names]
+            lines.append(Text(f"losses: {', '.join(losses)}", overflow="ellipsis", no_wrap=True))
     if job_state(job) == "running" and at.workers:
         lines.append(_workers(at.workers, room=max(2, height - len(lines) - _MAX_RESTARTS - 5)))
     lines += [Text(line, style="yellow") for line in restarts(view.attempts)[-_MAX_RESTARTS:]]

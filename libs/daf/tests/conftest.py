@@ -69,6 +69,7 @@ SERIES = [
     statistics_api.MetricSeries(
         metric="losses/entropy", steps=[1, 2], agent_steps=[100, 200], values=[1.25, float("nan")]
     ),
+    statistics_api.MetricSeries(metric="env/agent/death", steps=[2], agent_steps=[200], values=[0.5]),
 ]
 WEIGHTS = b"weights"
 WEIGHTS_ARTIFACT = Artifact(
@@ -317,7 +318,7 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
                 steps_per_second=250.0,
                 reward=1.5,
                 learning_rate=0.0005,
-                losses={"policy_loss": 0.25, "entropy": 1.5},
+                losses={"clipfrac": 0.1, "policy_loss": 0.25, "entropy": 1.5},
                 workers=[
                     TrainingWorker(rank=rank, steps_per_second=125.0, cpu_cores=0.5 + rank, memory_bytes=600_000_000)
                     for rank in range(job.spec.workers or 1)

@@ -97,11 +97,14 @@ def test_a_run_that_is_refused_says_why(daf: Daf, with_services: Any) -> None:
 
 
 def test_the_end_of_a_run_says_what_to_do_with_it(daf: Daf, with_services: Any) -> None:
-    outcome = daf("train", "-m", MISSION, "--cogs", "4", "-p", "lstm", "--name", "one", "--workers", "2")
+    options = ["--cogs", "4", "--name", "one", "--steps", "990", "--set", "lr=0.1", "--set", "policy.hidden_size=8"]
+
+    outcome = daf("train", "-m", MISSION, "-p", "lstm", *options)
 
     assert outcome.code == 0
     assert "trainingJobs/one succeeded: 1,000 agent steps" in outcome.out
-    assert "learning_rate 0.0005" in outcome.out
+    assert "(990 steps were asked for" in outcome.out
+    assert "trained with:    learning_rate 0.0005 (`daf job get one` shows all)" in outcome.out
     assert f"daf evaluate -p job/one/checkpoints/best -m {MISSION} --cogs 4" in outcome.out
     assert "daf job checkpoints get one best --output one" in outcome.out
 
@@ -124,7 +127,7 @@ def test_a_terminal_shows_what_the_workers_do(with_services: Any) -> None:
 
     assert "500 of 1,000 agent steps" in screen
     assert "reward per agent 1.5" in screen
-    assert "losses: entropy 1.5, policy 0.25" in screen
+    assert "losses: entropy 1.5, policy 0.25, clipfrac 0.1" in screen
     assert "CPU cores" in screen
     assert "600 MB" in screen
     assert "1.2 GB" in screen
@@ -250,7 +253,7 @@ def test_a_checkpoint_is_brought_here(daf: Daf, trained: Any, tmp_path: Path, mo
     named = daf("job", "checkpoints", "get", "one", "--json").json()
     again = daf("job", "checkpoints", "get", "one", "best", "--output", "here")
 
-    assert f"cogames eval -m {MISSION} -p ./here" in best.out
+    assert f"cogames run -m {MISSION} -p ./here" in best.out
     assert json.loads((tmp_path / "here/policy_spec.json").read_text())["data_path"] == "weights.pt"
     assert named["directory"] == str(tmp_path / "one:v10")
     assert (again.code, "is there already" in again.err) == (6, True)
@@ -266,14 +269,16 @@ def test_metrics_are_summarized_and_printed(daf: Daf, trained: Any) -> None:
     rows = list(csv.reader(io.StringIO(daf("job", "metrics", "one", "--csv").out)))
     series = daf("job", "metrics", "one", "--metric", "losses/entropy", "--json").json()["series"]
 
-    assert summary[1:] == ["env/reward_per_agent 1 1.5 1.5 1.5 1.5", "losses/entropy 2 1.25 nan 1.25 1.25"]
+    assert summary[1:3] == ["env/reward_per_agent 1 1.5 1.5 1.5 1.5", "losses/entropy 2 1.25 nan 1.25 1.25"]
     assert values[1:] == ["1 100 1.25", "2 200 nan"]
     assert rows == [
-        ["update", "agent_steps", "env/reward_per_agent", "losses/entropy"],
-        ["1", "100", "", "1.25"],
-        ["2", "200", "1.5", "nan"],
+        ["update", "agent_steps", "env/reward_per_agent", "losses/entropy", "env/agent/death"],
+        ["1", "100", "", "1.25", ""],
+        ["2", "200", "1.5", "nan", "0.5"],
     ]
     assert [one["metric"] for one in series] == ["losses/entropy"]
+    assert daf("job", "metrics", "one").out.endswith("1 more are statistics of the environment: --all lists them.\n")
+    assert "env/agent/death" in daf("job", "metrics", "one", "--all").out
 
 
 def test_an_unknown_metric_is_refused_with_the_nearest(daf: Daf, trained: Any) -> None:

@@ -87,4 +87,6 @@ def get(
         return
     where = str(directory) if directory.is_absolute() else f"./{directory}"
     print(f"{checkpoint.name} is in {saved}")
-    print(f"play it with plain CoGames: cogames eval -m {job.spec.missions[0].name} -p {where}")
+    mission = job.spec.missions[0]
+    cogs = f" --cogs {mission.cogs}" if mission.HasField("cogs") else ""
+    print(f"play it with plain CoGames: cogames run -m {mission.name}{cogs} -p {where}")

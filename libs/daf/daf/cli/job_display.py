@@ -94,11 +94,10 @@ def _print_end(job: TrainingJob) -> None:
     if seconds > 0 and job.attempt == 1:  # later attempts may have begun days after the first ended
         parts.append(f"{duration(seconds)} from the first step, {speed(at.agent_steps / seconds)} steps/s")
     print(f"{job.name} {job_state(job)}: {', '.join(parts)}")
-    effective = scalars(job.effective_trainer)
-    if effective:
-        print(
-            "trained with:    " + ", ".join(f"{name} {scalar_text(value)}" for name, value in sorted(effective.items()))
-        )
+    if at.total_agent_steps > job.spec.agent_steps:
+        print(f"                 ({job.spec.agent_steps:,} steps were asked for: the run is made of whole updates)")
+    if chosen := _chosen(job):
+        print(f"trained with:    {chosen} (`daf job get {identifier}` shows all)")
     if not job.HasField("checkpoint"):
         return
     print(f"checkpoint:      {job.checkpoint.name} (sha256 {job.checkpoint.weights.sha256[:12]})")
@@ -115,6 +114,12 @@ def _print_end(job: TrainingJob) -> None:
     }
     for what, how in rows.items():
         print(f"{what + ':':<17}{how}")
+
+
+def _chosen(job: TrainingJob) -> str:
+    """The hyperparameters that were asked for, with the values that really were in effect."""
+    effective = scalars(job.effective_trainer)
+    return ", ".join(f"{name} {scalar_text(effective[name])}" for name in sorted(job.spec.trainer) if name in effective)
 
 
 def _mission_options(mission: Mission) -> str:

@@ -19,10 +19,13 @@ from daf.training_jobs import read_training_job
 from daf_common.errors import InvalidArgument
 from daf_protos.statistics.v1.statistics_service_pb2 import ListMetricsRequest, MetricSeries, ReadMetricsRequest
 
+_ENVIRONMENT = ("env/agent/", "env/game/")
+
 
 def metrics(
     name: Annotated[str, typer.Argument(help="The job, by its id or its name trainingJobs/ID.")],
     metric: Annotated[list[str] | None, typer.Option("--metric", help="This metric; may be repeated.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="With what is known of the environment.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: a row for each update.")] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -42,7 +45,7 @@ def metrics(
     elif metric:
         _print_values(series)
     else:
-        _print_summary(series)
+        _print_summary(series, all_)
 
 
 def _read(client: Client, source: str, wanted: Sequence[str]) -> list[MetricSeries]:
@@ -55,13 +58,16 @@ def _read(client: Client, source: str, wanted: Sequence[str]) -> list[MetricSeri
     return list(client.statistics.ReadMetrics(ReadMetricsRequest(source=source, metrics=wanted)).series)
 
 
-def _print_summary(series: Iterable[MetricSeries]) -> None:
+def _print_summary(series: Sequence[MetricSeries], all_: bool) -> None:
     rows = table("metric", "points", "first", "last", "smallest", "largest")
-    for one in series:
+    shown = [one for one in series if all_ or not one.metric.startswith(_ENVIRONMENT)]
+    for one in shown:
         finite = [value for value in one.values if math.isfinite(value)]
         ends = (min(finite), max(finite)) if finite else (None, None)
         rows.add_row(one.metric, number(len(one.values)), *map(number, (one.values[0], one.values[-1], *ends)))
     print_table(rows)
+    if hidden := len(series) - len(shown):
+        print(f"{hidden} more are statistics of the environment: --all lists them.")
 
 
 def _print_values(series: Sequence[MetricSeries]) -> None:
