@@ -15,13 +15,14 @@ BENCHMARKS = {
     "sweeps": "1,000 whole trials through all services with stand-in compute",
     "decoding": "one episode with and without the faster observation decoding",
     "evaluation": "episodes per second beside cogames.evaluate",
+    "environment_memory": "memory of a training worker by its number of environments",
     "first_step": "time from `daf sweep run` to the first environment step, cold and warm",
 }
 
 
 def main() -> None:
     """Runs benchmarks one after the other."""
-    epilog = "\n".join(f"  {name:<11} {what}" for name, what in BENCHMARKS.items())
+    epilog = "\n".join(f"  {name:<18} {what}" for name, what in BENCHMARKS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )

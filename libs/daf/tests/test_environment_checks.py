@@ -125,7 +125,7 @@ def test_memory_that_others_have_now_is_a_warning(monkeypatch: pytest.MonkeyPatc
     result = daf_check_memory(run=PlannedRun(training(num_envs=100)))
 
     assert result.is_healthy()
-    assert "only 1.0 GiB of 16.0 GiB are free: the run takes about 1.4 GiB" in result.warnings[0]
+    assert "only 1.0 GiB of 16.0 GiB are free: the run takes about 1.5 GiB" in result.warnings[0]
 
 
 def test_the_environments_of_a_profile_that_only_the_installation_knows_are_not_guessed() -> None:
