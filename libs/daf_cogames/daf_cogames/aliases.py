@@ -1,4 +1,4 @@
-"""Names that older documents of the game use, and what they mean with the cogames of today."""
+"""Names that are not cogames' own: of our corrected policies, and those that older documents of the game use."""
 
 from __future__ import annotations
 
@@ -11,5 +11,13 @@ MISSION_ALIASES = {
 POLICY_ALIASES = {
     "baseline": "starter",
     "cogames.policy.scripted_agent.baseline_agent.BaselinePolicy": "starter",
-    "cogames.policy.lstm.LSTMPolicy": "lstm",
+    "cogames.policy.lstm.LSTMPolicy": "lstm_corrected",
+}
+
+# Short names of the classes of `daf_cogames.corrected`.
+CORRECTED_POLICIES = {
+    "lstm_corrected": "daf_cogames.corrected.LSTMPolicy",
+    "puffer_corrected": "daf_cogames.corrected.PufferDefaultPolicy",
+    "pufferlib_cogs_corrected": "daf_cogames.corrected.PufferlibCogsPolicy",
+    "stateless_corrected": "daf_cogames.corrected.StatelessPolicy",
 }

@@ -19,6 +19,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.policy_registry import get_policy_registry
 from mettagrid.util.module import load_symbol
 
+from daf_cogames.aliases import CORRECTED_POLICIES
 from daf_cogames.arguments import Argument, Parameter, argument_problem
 from daf_cogames.code import shadowed_module
 from daf_cogames.suggestions import did_you_mean
@@ -119,11 +120,10 @@ def last_line(error: BaseException) -> str:
 
 
 def _full_class_path(name: str) -> str:
-
     if "." in name:
         return name
     discover_and_register_policies()
-    registry = get_policy_registry()
+    registry = {**get_policy_registry(), **CORRECTED_POLICIES}
     if name not in registry:
         raise PolicyError("class_path", f"unknown policy {name[:100]!r}{did_you_mean(name, sorted(registry))}")
     return registry[name]

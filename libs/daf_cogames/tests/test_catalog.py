@@ -139,7 +139,8 @@ def test_old_mission_names_mean_missions_that_build() -> None:
 
 def test_policy_names_resolve_to_class_paths() -> None:
     assert resolve_policy("lstm").name == "mettagrid.policy.lstm.LSTMPolicy"
-    assert resolve_policy("cogames.policy.lstm.LSTMPolicy").name == "mettagrid.policy.lstm.LSTMPolicy"
+    assert resolve_policy("cogames.policy.lstm.LSTMPolicy").name == "daf_cogames.corrected.LSTMPolicy"
+    assert resolve_policy("lstm_corrected").name == "daf_cogames.corrected.LSTMPolicy"
     assert resolve_policy("baseline").name == "cogames.policy.starter_agent.StarterPolicy"
     assert resolve_policy("my_module.MyPolicy") == resolve_policy("my_module.MyPolicy")
     assert resolve_policy("my_module.MyPolicy").warnings == ()
@@ -149,10 +150,11 @@ def test_policy_names_resolve_to_class_paths() -> None:
 
 def test_a_user_is_told_what_a_name_hides() -> None:
     assert "exists in no current cogames" in resolve_policy("baseline").warnings[0]
-    warnings = resolve_policy("cogames.policy.lstm.LSTMPolicy").warnings
-    assert len(warnings) == 2
-    assert "pads observations" in warnings[1]
-    assert resolve_policy("mettagrid.policy.lstm.LSTMPolicy").warnings == warnings[1:]
+    [warning] = resolve_policy("mettagrid.policy.lstm.LSTMPolicy").warnings
+    assert "pads observations" in warning
+    assert "lstm_corrected" in warning
+    [replaced] = resolve_policy("cogames.policy.lstm.LSTMPolicy").warnings
+    assert "daf_cogames.corrected.LSTMPolicy takes its place" in replaced
 
 
 @pytest.mark.parametrize(
