@@ -25,7 +25,12 @@ from tests.standin_stack import standin_host
 
 TRIALS = 1000
 PARALLEL = 32
-SLOTS = {"DAF_TRAINING_SLOTS": "64", "DAF_EVALUATION_SLOTS": "64", "DAF_EVALUATION_WORKERS": "1"}
+SLOTS = {
+    "DAF_TRAINING_CPUS": "64",
+    "DAF_TRAINING_MEMORY_GIB": "none",
+    "DAF_EVALUATION_SLOTS": "64",
+    "DAF_EVALUATION_WORKERS": "1",
+}
 """Stand-in compute needs no cores, so the machine's number of them is no bound."""
 TARGET_PER_SECOND = 50
 

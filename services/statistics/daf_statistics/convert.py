@@ -106,6 +106,8 @@ def metric_rows(request: RecordMetricsRequest) -> list[dict[str, Any]]:
     """
     source_name(request.source, "source")
     violations: list[Violation] = []
+    if request.after_step < 0:
+        violations.append(Violation("after_step", f"{request.after_step} is negative"))
     rows = []
     for number, point in enumerate(request.points):
         field = f"points[{number}]"

@@ -48,7 +48,10 @@ class StatisticsServicer(StatisticsServiceServicer):
 
     async def RecordMetrics(self, request: pb.RecordMetricsRequest, context: Call) -> pb.RecordMetricsResponse:
         rows = convert.metric_rows(request)
-        recorded = await self._store.run(store.add_metrics, rows) if rows else 0
+        after_step = request.after_step if request.HasField("after_step") else None
+        if not rows and after_step is None:
+            return pb.RecordMetricsResponse()
+        recorded = await self._store.run(store.add_metrics, request.source, rows, after_step)
         return pb.RecordMetricsResponse(recorded=recorded)
 
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Call) -> pb.ReadMetricsResponse:

@@ -64,9 +64,11 @@ _FIRST_MESSAGES = _MESSAGES.limit(FEW_EPISODES + 1)
 _STREAMED_MESSAGES = _MESSAGES.execution_options(yield_per=_STREAMED_ROWS)
 
 
-def add_metrics(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
-    """Adds values; returns how many were new. What is there stays."""
-    return _add(tx, METRICS, rows)
+def add_metrics(tx: Transaction, source: str, rows: Sequence[dict[str, Any]], after_step: int | None = None) -> int:
+    """Adds values of a source; returns how many were new. What is there stays, but for what is after `after_step`."""
+    if after_step is not None:
+        tx.execute(sa.delete(METRICS).where(METRICS.c.source == source, METRICS.c.step > after_step))
+    return _add(tx, METRICS, rows) if rows else 0
 
 
 def series(

@@ -1,11 +1,33 @@
-"""Attempts of a job: what their workloads are called, and who may report for them. Pure."""
+"""Attempts of a job: what is kept of them, what their workloads are, and who may speak for them. Pure."""
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from daf_common.errors import Aborted, PermissionDenied
-from daf_training.jobs import Job
+from daf_common.errors import Aborted, InvalidArgument, PermissionDenied
+from daf_common.failures import Failure
+from daf_training.jobs import OCCUPYING, Job
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A row: one try to run a job to its end."""
+
+    job: str
+    number: int
+    workers: int
+    start_time: datetime
+    resumed_from: str = ""
+    """Resource name of the checkpoint that it went on from; empty if it started afresh."""
+    resumed_sha256: str = ""
+    """Of that checkpoint's weights."""
+    agent_steps: int = 0
+    """Of the job at the attempt's end; 0 while it lives."""
+    failure: Failure | None = None
+    end_time: datetime | None = None
 
 
 def workload_name(job_id: str, attempt: int) -> str:
@@ -21,11 +43,28 @@ def parse_workload_name(name: str) -> tuple[str, int] | None:
     return job_id, int(number)
 
 
-def admit(job: Job, attempt: int, token: str) -> None:
+def launch_environment(job: Job, visible_gpus: Sequence[str] | None, counted_gpus: bool) -> Mapping[str, str]:
+    """What starts an attempt's ranks: torchrun's own variables, and the GPUs that they may see.
+
+    Args:
+        job: the job, with its current attempt.
+        visible_gpus: the GPUs of the installation, if they have other names than their numbers.
+        counted_gpus: whether jobs get GPUs by number; otherwise the machine itself says which there are.
+    """
+    ranks = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(job.compute.workers)}
+    if not counted_gpus:
+        return ranks
+    names = dict(enumerate(visible_gpus or ()))
+    devices = [names.get(gpu, str(gpu)) for gpu in job.gpus]
+    return {**ranks, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+
+
+def admit(job: Job, attempt: int, token: str, rank: int) -> None:
     """Lets a worker speak for a job's current attempt.
 
     Raises:
         Aborted: another attempt is the current one.
+        InvalidArgument: the attempt has no such rank.
         PermissionDenied: it does not know the attempt's token.
     """
     if attempt != job.attempt:
@@ -34,13 +73,15 @@ def admit(job: Job, attempt: int, token: str) -> None:
         )
     if not hmac.compare_digest(token.encode(), job.token.encode()):
         raise PermissionDenied(f"this is not the token of attempt {attempt} of {job.id}", reason="WRONG_TOKEN")
+    if not 0 <= rank < job.compute.workers:
+        raise InvalidArgument.field("attempt.rank", f"must be between 0 and {job.compute.workers - 1}, not {rank}")
 
 
-def check_not_ended(job: Job) -> None:
-    """Refuses what comes after a job's end.
+def check_alive(job: Job) -> None:
+    """Refuses what comes after the end of the current attempt.
 
     Raises:
-        Aborted: the job has ended.
+        Aborted: the attempt has ended.
     """
-    if job.ended:
-        raise Aborted(f"{job.id} has ended: {job.state.value}", reason="JOB_ENDED")
+    if job.state not in OCCUPYING:
+        raise Aborted(f"attempt {job.attempt} of {job.id} has ended: the job is {job.state.value}", reason="JOB_ENDED")

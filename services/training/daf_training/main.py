@@ -46,7 +46,7 @@ class Training:
         self._sweeper = Sweeper(store, backend, artifacts, clock)
         self._forgetter = Forgetter(store, clock)
         self._servicer = TrainingServicer(
-            store, artifacts, statistics, self._watcher, clock, context.ids, self._enqueue
+            store, artifacts, statistics, self._watcher, settings, clock, context.ids, self._enqueue
         )
         self._worker_servicer = TrainingWorkerServicer(store, artifacts, statistics, settings, clock, self._enqueue)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -11,8 +12,10 @@ from daf_common.errors import Unavailable
 from daf_common.ids import Ids
 from daf_common.store import Store
 from daf_common.workloads import Backend, Observation, State, Workload
-from daf_training import jobs, store
-from daf_training.attempts import workload_name
+from daf_training import jobs, queue_store, store
+from daf_training.admission import Granted, Held
+from daf_training.attempts import launch_environment, workload_name
+from daf_training.capacity import visible_gpus
 from daf_training.jobs import Action, Job, JobState, Seen
 from daf_training.logs import last_lines
 from daf_training.settings import TrainingSettings
@@ -32,36 +35,44 @@ class JobController:
     ) -> None:
         self._store, self._backend, self._settings = database, backend, settings
         self._clock, self._ids, self._enqueue = clock, ids, enqueue
-        self._startable: frozenset[str] = frozenset()  # of the batch at hand
+        self._capacity = settings.capacity()
+        self._admissions: Mapping[str, Granted | Held] = {}  # of the batch at hand
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`."""
-        return await self._store.read(store.live_jobs, self._settings.training_slots)
+        return await self._store.read(queue_store.live_jobs)
 
     async def load(self, keys: Sequence[str]) -> Mapping[str, Job]:
         """See `Controller.load`."""
-        batch = await self._store.read(store.load_jobs, keys, self._settings.training_slots)
-        self._startable = batch.startable
+        batch = await self._store.read(store.load_jobs, keys, self._capacity)
+        self._admissions = batch.admissions
         return batch.jobs
 
     async def observe(self, rows: Mapping[str, Job]) -> Mapping[str, Seen]:
         """See `Controller.observe`. Jobs whose workloads cannot be seen now are left out."""
         workloads: Mapping[str, Observation] | None = {}
-        if any(job.state in jobs.OCCUPYING for job in rows.values()):
+        if any(job.attempt and not job.ended for job in rows.values()):
             try:
                 workloads = await self._backend.observe()
             except Unavailable:
                 workloads = None
         seen = {}
         for key, job in rows.items():
-            if job.ended:
+            if job.state is JobState.PENDING and (workloads is not None or not job.attempt):
+                seen[key] = self._see_turn(job, workloads or {})
+            elif job.ended:
                 seen[key] = Seen()
-            elif job.state is JobState.PENDING:
-                granted = key in self._startable
-                seen[key] = Seen(slot=granted, new_token=self._ids.secret() if granted else "")
             elif workloads is not None:
                 seen[key] = await self._see_workload(job, workloads)
         return seen
+
+    def _see_turn(self, job: Job, workloads: Mapping[str, Observation]) -> Seen:
+        admission = self._admissions.get(job.id)
+        return Seen(
+            workload=workloads.get(workload_name(job.id, job.attempt)),
+            admission=admission,
+            new_token=self._ids.secret() if isinstance(admission, Granted) else "",
+        )
 
     async def _see_workload(self, job: Job, workloads: Mapping[str, Observation]) -> Seen:
         name = workload_name(job.id, job.attempt)
@@ -75,8 +86,8 @@ class JobController:
 
     async def save(self, changes: Mapping[str, tuple[Job, Job]]) -> None:
         """See `Controller.save`."""
-        slots = self._settings.training_slots
-        next_jobs = await self._store.run(store.save_jobs, list(changes.values()), self._clock.now(), slots)
+        now = self._clock.now()
+        next_jobs = await self._store.run(store.save_jobs, list(changes.values()), now, self._capacity)
         self._enqueue(*next_jobs)
 
     async def perform(self, key: str, row: Job, action: Action) -> None:
@@ -94,4 +105,5 @@ class JobController:
             "DAF_TRAINING_JOB": names.TRAINING_JOB.format(job.id),
             "DAF_ATTEMPT": str(job.attempt),
             "DAF_TOKEN": job.token,
+            **launch_environment(job, visible_gpus(os.environ), counted_gpus=self._capacity.gpus is not None),
         }

@@ -12,7 +12,7 @@ from daf_common import ids, names, pages
 from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from daf_common.errors import FailedPrecondition, InvalidArgument
 from daf_common.requests import once
 from daf_common.store import Store, Transaction
 from daf_common.watch import Watcher
@@ -21,13 +21,20 @@ from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServi
 from daf_protos.training.v1 import training_service_pb2 as pb
 from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingJob, TrainingSpec
 from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceServicer
-from daf_training import checkpoint_store, store
-from daf_training.convert import job_message
+from daf_training import attempt_store, checkpoint_store, log_store, store
+from daf_training.admission import Capacity
+from daf_training.attempts import Attempt
+from daf_training.checkpoints import kept_checkpoints
+from daf_training.convert import attempt_message, job_message
 from daf_training.jobs import Job, cancel
-from daf_training.specs import artifacts_of, check_spec, kept_checkpoints
+from daf_training.resumption import check_resumption, resumed
+from daf_training.settings import TrainingSettings
+from daf_training.specs import artifacts_of, check_fits, check_spec, compute_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+OWNER = "training"
+"""Of the artifacts that this service may delete, and keeps while they are needed."""
 WATCHED_AT_ONCE = 200
 LOG_PIECES_AT_ONCE = 20
 
@@ -41,18 +48,22 @@ class TrainingServicer(TrainingServiceServicer):
         artifacts: ArtifactStore,
         statistics: StatisticsServiceStub,
         watcher: Watcher,
+        settings: TrainingSettings,
         clock: Clock,
         new_ids: ids.Ids,
         enqueue: Callable[..., None],
     ) -> None:
         self._store, self._artifacts, self._statistics, self._watcher = database, artifacts, statistics, watcher
+        self._profiles, self._capacity = settings.profiles(), settings.capacity()
         self._clock, self._ids, self._enqueue = clock, new_ids, enqueue
 
     async def CreateTrainingJob(
         self, request: pb.CreateTrainingJobRequest, context: Context
     ) -> pb.CreateTrainingJobResponse:
         """See the proto."""
-        check_spec(request.spec)
+        check_spec(request.spec, self._profiles)
+        compute = compute_of(request.spec, self._profiles)
+        check_fits(compute, self._capacity)
         job_id = names.new_id(request.job_id, "job", self._ids, "job_id")
         await self._check_artifacts(request.spec)
         if request.validate_only:
@@ -63,6 +74,7 @@ class TrainingServicer(TrainingServiceServicer):
             id=job_id,
             spec=request.spec.SerializeToString(deterministic=True),
             create_time=now,
+            compute=compute,
             max_restarts=request.spec.max_restarts,
             max_checkpoints=kept_checkpoints(request.spec),
         )
@@ -109,15 +121,19 @@ class TrainingServicer(TrainingServiceServicer):
     ) -> pb.CancelTrainingJobResponse:
         """See the proto."""
         job_id, now = _job_id(request.name), self._clock.now()
-        await self._store.run(store.change_job, job_id, lambda job: cancel(job, now), now)
-        self._enqueue(job_id)
+        next_jobs = await self._store.run(store.cancel_job, job_id, lambda job: cancel(job, now), now, self._capacity)
+        self._enqueue(job_id, *next_jobs)
         return pb.CancelTrainingJobResponse(training_job=await self._read(job_id))
 
     async def ResumeTrainingJob(
         self, request: pb.ResumeTrainingJobRequest, context: Context
     ) -> pb.ResumeTrainingJobResponse:
         """See the proto."""
-        raise Unimplemented("resuming a training job is not built yet: create a new job that starts from a checkpoint")
+        job_id = _job_id(request.name)
+        check_resumption(request)
+        await self._store.run(_resume, request, job_id, self._capacity, self._clock.now())
+        self._enqueue(job_id)
+        return pb.ResumeTrainingJobResponse(training_job=await self._read(job_id))
 
     async def DeleteTrainingJob(
         self, request: pb.DeleteTrainingJobRequest, context: Context
@@ -131,6 +147,16 @@ class TrainingServicer(TrainingServiceServicer):
         await raising(self._statistics.DeleteNumbers(DeleteNumbersRequest(name=request.name)))
         await self._store.run(store.delete_job, job_id)
         return pb.DeleteTrainingJobResponse()
+
+    async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
+        """See the proto."""
+        job_id = _job_id(request.parent, "parent")
+        scope = f"ListAttempts:{job_id}"
+        size, before = pages.page_size(request.page_size), _position(scope, request.page_token)
+        job, rows = await self._store.read(_attempts, job_id, before, size + 1)
+        token = pages.encode(scope, rows[size - 1].number) if len(rows) > size else ""
+        attempts = [attempt_message(attempt, job) for attempt in rows[:size]]
+        return pb.ListAttemptsResponse(attempts=attempts, next_page_token=token)
 
     async def ListCheckpoints(self, request: pb.ListCheckpointsRequest, context: Context) -> pb.ListCheckpointsResponse:
         """See the proto."""
@@ -151,7 +177,9 @@ class TrainingServicer(TrainingServiceServicer):
         await self._store.read(store.get_job, job_id)
         last = 0
         async for changes in self._watcher.changes(f"ReadLogs:{job_id}", store.KIND, store.jobs_changed(job_id), ""):
-            while pieces := await self._store.read(store.log_after, job_id, last, request.attempt, LOG_PIECES_AT_ONCE):
+            while pieces := await self._store.read(
+                log_store.log_after, job_id, last, request.attempt, LOG_PIECES_AT_ONCE
+            ):
                 last = pieces[-1].id
                 for piece in pieces:
                     yield pb.ReadLogsResponse(attempt=piece.attempt, worker=piece.worker, text=piece.text)
@@ -175,11 +203,26 @@ def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now
 
     def create() -> str:
         nonlocal is_new
-        store.add_job(tx, job)
+        start = request.spec.start.weights
+        store.add_job(tx, job, start.sha256 if start.owner == OWNER else "")
         is_new = True
         return names.TRAINING_JOB.format(job.id)
 
     return once(tx, "CreateTrainingJob", request.request_id, request, now, create), is_new
+
+
+def _resume(
+    tx: Transaction, request: pb.ResumeTrainingJobRequest, job_id: str, capacity: Capacity, now: datetime
+) -> None:
+    def resume() -> str:
+        store.resume_job(tx, job_id, lambda job, newest: resumed(job, request, newest, capacity, now), now)
+        return request.name
+
+    once(tx, "ResumeTrainingJob", request.request_id, request, now, resume)
+
+
+def _attempts(tx: Transaction, job_id: str, before: int | None, limit: int) -> tuple[Job, list[Attempt]]:
+    return store.get_job(tx, job_id), attempt_store.page_of_attempts(tx, job_id, before, limit)
 
 
 def _job_id(name: str, field: str = "name") -> str:

@@ -11,84 +11,113 @@ from daf_cogames.params import canonical_name, check_trainer_parameters
 from daf_cogames.suggestions import did_you_mean
 from daf_common import names
 from daf_common.artifacts import check_artifact
-from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, Unimplemented, Violation
+from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, Violation
 from daf_common.values import Scalar, from_value, scalars
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import PolicyClass
 from daf_protos.common.v1.value_pb2 import Value
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
-from daf_training.checkpoints import DEFAULT_KEPT
-from daf_training.profiles import PROFILES, find_profile
+from daf_training.admission import Capacity, never_fits
+from daf_training.checkpoints import DEFAULT_METRIC, kept_checkpoints
+from daf_training.profiles import MAX_ENVIRONMENTS, MAX_WORKERS, Profile, Profiles, resized
 
 MAX_SEED = 2**31 - 1
 """NumPy and PuffeRL take no larger one."""
 MAX_AGENT_STEPS = 10**14
-MAX_ENVIRONMENTS = 4096
 MAX_MISSIONS = 64
 MAX_RESTARTS = 100
 MAX_CHECKPOINTS = 1000
+MAX_NAME = 200
+"""Characters of a metric's or a mission's name."""
 
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_MISSION = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_FILE_ENDINGS = (".py", ".yaml", ".yml")
 _TRAINER = "trainer."
 
 
-def check_spec(spec: TrainingSpec) -> None:
+def check_spec(spec: TrainingSpec, profiles: Profiles) -> None:
     """Checks a spec as far as it can be checked without its artifacts.
 
     Raises:
         InvalidArgument: names everything that is wrong.
         FailedPrecondition: it is in order, but CoGames itself cannot do what it asks for.
-        Unimplemented: it asks for what is not built yet.
     """
     broken: list[Violation] = []
     wrong = [
         *_check_policy(spec.policy_class, "spec.policy_class"),
         *_check_missions(spec, broken),
-        *_check_numbers(spec),
+        *_check_numbers(spec, profiles),
         *_check_trainer(spec.trainer),
         *_check_start(spec),
+        *_check_metric(spec.best_metric),
     ]
     if wrong:
         raise InvalidArgument.of([*wrong, *broken])
     if broken:
         message = "; ".join(f"{violation.field}: {violation.message}" for violation in broken)
         raise FailedPrecondition(message, violations=broken)
-    if spec.HasField("workers") and spec.workers > 1:
-        raise Unimplemented("training with more than one worker is not built yet: use workers 1")
+
+
+def compute_of(spec: TrainingSpec, profiles: Profiles) -> Profile:
+    """The compute that a checked spec asks for."""
+    profile = profiles.find(spec.profile)
+    assert profile is not None, "the spec was checked"
+    return resized(
+        profile,
+        workers=spec.workers if spec.HasField("workers") else None,
+        environments=spec.environments if spec.HasField("environments") else None,
+    )
+
+
+def check_fits(compute: Profile, capacity: Capacity) -> None:
+    """Refuses what could not even start if nothing else ran.
+
+    Raises:
+        FailedPrecondition: says what there is, and what changes it.
+    """
+    if beyond := never_fits(compute.needs, capacity):
+        workers = "worker" if compute.workers == 1 else "workers"
+        raise FailedPrecondition(
+            f"{compute.workers} {workers} of profile {compute.name} need {beyond}: use fewer workers (`workers`) or "
+            "another `profile`, or let the service have more (DAF_TRAINING_CPUS, DAF_TRAINING_MEMORY_GIB, "
+            "DAF_TRAINING_GPUS)",
+            reason="DOES_NOT_FIT",
+        )
 
 
 def artifacts_of(spec: TrainingSpec) -> Iterator[tuple[str, Artifact]]:
     """Every artifact that a spec names, by its field."""
     if spec.policy_class.HasField("code"):
         yield "spec.policy_class.code", spec.policy_class.code
+    if spec.policy_class.HasField("requirements"):
+        yield "spec.policy_class.requirements", spec.policy_class.requirements
+    for index, mission in enumerate(spec.missions):
+        if mission.HasField("file"):
+            yield f"spec.missions[{index}].file", mission.file
     if spec.HasField("start"):
         yield "spec.start.weights", spec.start.weights
 
 
-def kept_checkpoints(spec: TrainingSpec) -> int:
-    """How many of its newest checkpoints a job keeps."""
-    return spec.max_checkpoints if spec.HasField("max_checkpoints") else DEFAULT_KEPT
-
-
-def resolve_spec(spec: TrainingSpec) -> TrainingSpec:
-    """The spec that a worker gets: names in full, the profile's numbers filled in."""
+def resolve_spec(spec: TrainingSpec, compute: Profile) -> TrainingSpec:
+    """The spec that a worker gets: names in full, the numbers of its compute filled in."""
     resolved = TrainingSpec()
     resolved.CopyFrom(spec)
     if not spec.policy_class.HasField("code"):
         resolved.policy_class.class_path = catalog.resolve_policy(spec.policy_class.class_path).name
     for mission in resolved.missions:
-        mission.name = catalog.resolve_mission(mission.name).name
+        if not mission.HasField("file"):
+            mission.name = catalog.resolve_mission(mission.name).name
     resolved.ClearField("trainer")
     for name, value in spec.trainer.items():
         resolved.trainer[canonical_name(_full_name(name)).removeprefix(_TRAINER)].CopyFrom(value)
-    profile = find_profile(spec.profile)
-    assert profile is not None, "checked at creation"
-    resolved.profile = profile.name
-    resolved.environments = spec.environments if spec.HasField("environments") else profile.environments
-    resolved.workers = spec.workers if spec.HasField("workers") else profile.workers
+    resolved.profile = compute.name
+    resolved.environments = compute.environments
+    resolved.workers = compute.workers
     resolved.max_checkpoints = kept_checkpoints(spec)
     resolved.max_restarts = spec.max_restarts
+    resolved.best_metric = spec.best_metric or DEFAULT_METRIC
     return resolved
 
 
@@ -97,6 +126,8 @@ def _check_policy(policy: PolicyClass, field: str) -> Iterator[Violation]:
         yield Violation(f"{field}.class_path", "must not be empty: name a policy that `daf policies` lists, or a class")
         return
     yield from _check_values(policy.arguments, f"{field}.arguments")
+    if policy.HasField("requirements"):
+        yield from _check_artifact(policy.requirements, f"{field}.requirements")
     if policy.HasField("code"):
         if len(policy.class_path) > 200 or not _CLASS_PATH.fullmatch(policy.class_path):
             yield Violation(f"{field}.class_path", f"{policy.class_path[:80]!r} is not a class path like module.Class")
@@ -115,6 +146,8 @@ def _check_missions(spec: TrainingSpec, broken: list[Violation]) -> Iterator[Vio
     if not 1 <= len(spec.missions) <= MAX_MISSIONS:
         yield Violation("spec.missions", f"name 1 to {MAX_MISSIONS} missions, not {len(spec.missions)}")
     for index, mission in enumerate(spec.missions[:MAX_MISSIONS]):
+        if mission.HasField("file"):
+            yield from _check_artifact(mission.file, f"spec.missions[{index}].file")
         for problem in _mission_problems(mission):
             violation = Violation(f"spec.missions[{index}].{problem.field}", problem.message)
             if problem.broken:
@@ -124,24 +157,50 @@ def _check_missions(spec: TrainingSpec, broken: list[Violation]) -> Iterator[Vio
 
 
 def _mission_problems(mission: Mission) -> list[catalog.Problem]:
-    problems = catalog.check_mission(
-        catalog.resolve_mission(mission.name).name,
-        mission.variants,
-        mission.cogs if mission.HasField("cogs") else None,
-        mission.max_steps if mission.HasField("max_steps") else None,
-        mission.difficulty or None,
-    )
+    if problem := _name_problem(mission):
+        problems = [catalog.Problem("name", problem)]
+    elif mission.HasField("file"):
+        problems = list(_own_mission_problems(mission))
+    else:
+        problems = _check_mission(mission, catalog.resolve_mission(mission.name).name)
     if mission.HasField("map_seed") and not 0 <= mission.map_seed <= MAX_SEED:
         problems.append(catalog.Problem("map_seed", f"must be between 0 and {MAX_SEED}, not {mission.map_seed}"))
     return problems
 
 
-def _check_numbers(spec: TrainingSpec) -> Iterator[Violation]:
+def _name_problem(mission: Mission) -> str:
+    """Why a name is none: CoGames would open a path and run a `.py`, so that neither ever gets that far."""
+    name = mission.name
+    if any(character in name for character in "/\\*") or name.strip().lower().endswith(_FILE_ENDINGS):
+        return f"{name[:80]!r} is no name but a path or a pattern: name one mission, and send its file along"
+    if mission.HasField("file") and (len(name) > MAX_NAME or not _MISSION.fullmatch(name)):
+        return f"{name[:80]!r} cannot name a mission: use at most {MAX_NAME} letters, digits, '.', '_' and '-'"
+    return ""
+
+
+def _own_mission_problems(mission: Mission) -> Iterator[catalog.Problem]:
+    """Of a user's own mission nobody but its reader knows how many agents it takes."""
+    yield from (problem for problem in _check_mission(mission, "") if problem.field != "name")
+    if mission.HasField("cogs") and mission.cogs < 1:
+        yield catalog.Problem("cogs", f"must be at least 1, not {mission.cogs}")
+
+
+def _check_mission(mission: Mission, name: str) -> list[catalog.Problem]:
+    return catalog.check_mission(
+        name,
+        mission.variants,
+        mission.cogs if mission.HasField("cogs") else None,
+        mission.max_steps if mission.HasField("max_steps") else None,
+        mission.difficulty or None,
+    )
+
+
+def _check_numbers(spec: TrainingSpec, profiles: Profiles) -> Iterator[Violation]:
     bounds = {
         "agent_steps": (1, MAX_AGENT_STEPS),
         "seed": (0, MAX_SEED),
         "environments": (max(1, min(len(spec.missions), MAX_MISSIONS)), MAX_ENVIRONMENTS),
-        "workers": (1, 1024),
+        "workers": (1, MAX_WORKERS),
         "checkpoint_agent_steps": (1, MAX_AGENT_STEPS),
         "max_checkpoints": (1, MAX_CHECKPOINTS),
         "max_restarts": (0, MAX_RESTARTS),
@@ -151,12 +210,19 @@ def _check_numbers(spec: TrainingSpec) -> Iterator[Violation]:
         value = getattr(spec, name)
         if name in given and not low <= value <= high:
             yield Violation(f"spec.{name}", f"must be between {low} and {high}, not {value}")
-    profile = find_profile(spec.profile)
+    profile = profiles.find(spec.profile)
     if profile is None:
-        yield Violation("spec.profile", f"unknown profile {spec.profile[:80]!r}{did_you_mean(spec.profile, PROFILES)}")
+        known = did_you_mean(spec.profile, profiles.by_name)
+        yield Violation("spec.profile", f"unknown profile {spec.profile[:80]!r}{known}")
     elif not spec.HasField("environments") and len(spec.missions) > profile.environments:
         message = f"must be set to at least {len(spec.missions)}: every mission needs an environment"
         yield Violation("spec.environments", message)
+
+
+def _check_metric(name: str) -> Iterator[Violation]:
+    if len(name) > MAX_NAME or not name.isprintable():
+        message = f"{name[:80]!r} cannot be the name of a metric: use at most {MAX_NAME} printable characters"
+        yield Violation("spec.best_metric", message)
 
 
 def _check_trainer(trainer: Mapping[str, Value]) -> Iterator[Violation]:

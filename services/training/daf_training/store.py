@@ -1,4 +1,4 @@
-"""The SQL of jobs and their logs: transactions, each a plain function."""
+"""The SQL of jobs: transactions, each a plain function."""
 
 from __future__ import annotations
 
@@ -11,36 +11,32 @@ import sqlalchemy as sa
 from daf_common import names
 from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
 from daf_common.store import Transaction
-from daf_training.attempts import admit, check_not_ended
-from daf_training.checkpoint_store import add_checkpoints, drop_checkpoints
-from daf_training.checkpoints import CheckpointRow
-from daf_training.jobs import OCCUPYING, Job, JobState, Report, take_report
-from daf_training.logs import TRUNCATED, pieces
-from daf_training.rows import changing_columns, job_columns, to_job
-from daf_training.tables import JOBS, LOG_PIECES, TRANSITIONS
+from daf_protos.training.v1.training_job_pb2 import Checkpoint
+from daf_training.admission import Capacity, Granted, Held
+from daf_training.attempt_store import drop_attempts, record_attempt
+from daf_training.checkpoint_store import drop_artifacts, keep_starting_weights, resumable_checkpoints
+from daf_training.jobs import Job
+from daf_training.log_store import add_log, drop_log
+from daf_training.queue_store import LAST_PLACE, admissions, next_jobs
+from daf_training.rows import changing_columns, job_columns, submitted_columns, to_job
+from daf_training.tables import JOBS, TRANSITIONS
 
 KIND = "trainingJob"
 """What deleted jobs are called in tombstones."""
 
 # The statements of every job's path are built once: building one costs as much as running it.
-_OCCUPYING = JOBS.c.state.in_([state.value for state in OCCUPYING])
 _FIND = sa.select(JOBS).where(JOBS.c.id == sa.bindparam("wanted"))
 _FIND_AND_LOCK = _FIND.with_for_update()
 _FIND_SEVERAL = sa.select(JOBS).where(JOBS.c.id.in_(sa.bindparam("wanted", expanding=True)))
 _CHANGED = sa.select(JOBS).where(JOBS.c.revision > sa.bindparam("after")).order_by(JOBS.c.revision, JOBS.c.number)
 _ONE_CHANGED = _CHANGED.where(JOBS.c.id == sa.bindparam("wanted"))
-_OCCUPIED = sa.select(JOBS.c.id).where(_OCCUPYING)
-_COUNT_OCCUPIED = sa.select(sa.func.count()).where(_OCCUPYING)
-_WAITING = (
-    sa.select(JOBS.c.id)
-    .where(JOBS.c.state == JobState.PENDING.value)
-    .order_by(JOBS.c.number)
-    .limit(sa.bindparam("at_most"))
+_SET_BY_STORE = ("number", "queue_number", "revision")
+_INSERT = sa.insert(JOBS).values(
+    {column.name: sa.bindparam(column.name) for column in JOBS.c if column.name not in _SET_BY_STORE}
+    | {"queue_number": LAST_PLACE}
 )
-_INSERT = sa.insert(JOBS)
 _INSERT_TRANSITIONS = sa.insert(TRANSITIONS)
-_INSERT_LOG = sa.insert(LOG_PIECES)
-_FROZEN = {"number", "id", "spec", "creator", "max_restarts", "max_checkpoints", "create_time", "revision"}
+_FROZEN = {*_SET_BY_STORE, "id", "spec", "compute", "creator", "max_restarts", "max_checkpoints", "create_time"}
 """What nobody changes once a job is created, or the store alone."""
 _SWAP = (
     sa.update(JOBS)
@@ -54,28 +50,21 @@ class Batch:
     """Jobs with what their decisions need to know of the others."""
 
     jobs: Mapping[str, Job]
-    startable: frozenset[str]
-    """Ids of the waiting jobs for which there is a slot."""
+    admissions: Mapping[str, Granted | Held]
+    """What those get that wait."""
 
 
-@dataclass(frozen=True)
-class LogPiece:
-    """A piece of a log."""
-
-    id: int
-    attempt: int
-    worker: int
-    text: str
-
-
-def add_job(tx: Transaction, job: Job) -> None:
-    """Stores a new job.
+def add_job(tx: Transaction, job: Job, starting_weights: str = "") -> None:
+    """Stores a new job at the end of the queue; with the digest of the weights that it starts from, which are kept.
 
     Raises:
         AlreadyExists: the id is taken.
+        InvalidArgument: the weights are about to be deleted.
     """
     if find_job(tx, job.id) is not None:
         raise AlreadyExists(f"there is a training job {job.id} already: choose another id, or none")
+    if starting_weights:
+        keep_starting_weights(tx, job.id, starting_weights)
     tx.execute(_INSERT, job_columns(job))
     tx.changed(JOBS, job.id)
 
@@ -104,11 +93,10 @@ def jobs_by_id(tx: Transaction, ids: Iterable[str]) -> dict[str, Job]:
     return {row.id: to_job(row) for row in rows}
 
 
-def load_jobs(tx: Transaction, ids: Sequence[str], slots: int) -> Batch:
+def load_jobs(tx: Transaction, ids: Sequence[str], capacity: Capacity) -> Batch:
     """Several jobs, and which of those that wait may start."""
     jobs = jobs_by_id(tx, ids)
-    waiting = any(job.state is JobState.PENDING for job in jobs.values())
-    return Batch(jobs, frozenset(startable_jobs(tx, slots) if waiting else ()))
+    return Batch(jobs, admissions(tx, jobs.values(), capacity))
 
 
 def page_of_jobs(tx: Transaction, before: int | None, limit: int) -> list[tuple[int, Job]]:
@@ -129,122 +117,22 @@ def jobs_changed(job_id: str = "") -> Callable[[Transaction, int], list[Job]]:
     return read
 
 
-def live_jobs(tx: Transaction, slots: int) -> list[str]:
-    """Ids of the jobs about which something may have to be done: those that hold a slot or are next to get one."""
-    return [*tx.execute(_OCCUPIED).scalars(), *startable_jobs(tx, slots)]
-
-
-def startable_jobs(tx: Transaction, slots: int) -> list[str]:
-    """Ids of the waiting jobs for which there is a slot, oldest first."""
-    waiting = tx.execute(_WAITING, {"at_most": slots}).scalars().all()  # mostly none: then there is nothing to count
-    free = slots - tx.execute(_COUNT_OCCUPIED).scalar_one() if waiting else 0
-    return list(waiting[:free]) if free > 0 else []
-
-
-def save_jobs(tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime, slots: int) -> list[str]:
-    """Stores jobs (old, new) unless somebody has changed them since; returns the jobs that may start now."""
-    ended = False
+def save_jobs(tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime, capacity: Capacity) -> list[str]:
+    """Stores jobs (old, new) unless somebody has changed them since; returns those whose turn it may be now."""
+    moved = False
     for old, new in changes:
-        if _save(tx, old, new, now):
-            ended = ended or (old.state in OCCUPYING and new.state not in OCCUPYING)
-    return startable_jobs(tx, slots) if ended else []
+        if save_job(tx, old, new, now):
+            moved = moved or old.state is not new.state
+    return next_jobs(tx, capacity) if moved else []
 
 
-def change_job(tx: Transaction, job_id: str, change: Callable[[Job], Job], now: datetime) -> Job:
-    """Changes one job by a pure function.
-
-    Raises:
-        NotFound: there is none of that id.
-    """
-    old = get_job(tx, job_id, lock=True)
-    new = change(old)
-    if new != old:
-        _save(tx, old, new, now)
-    return new
-
-
-def record_report(
-    tx: Transaction,
-    job_id: str,
-    attempt: tuple[int, str, int],
-    report: Report,
-    checkpoints: Sequence[CheckpointRow],
-    log: str,
-    max_log_bytes: int,
-    slots: int,
-    now: datetime,
-) -> tuple[Job, list[str]]:
-    """Takes a worker's report: the job, its checkpoints and its log, all or nothing.
-
-    Args:
-        tx: the transaction.
-        job_id: the job.
-        attempt: number, token and rank of the attempt that reports.
-        report: what changes the job; one that was taken before changes nothing.
-        checkpoints: to add; one of the same update as an earlier attempt's takes its place.
-        log: to append.
-        max_log_bytes: what is longer is dropped.
-        slots: how many jobs may train at once.
-        now: the time of the call.
-
-    Returns:
-        The job, and the jobs that may start because it has ended.
-
-    Raises:
-        Aborted, NotFound, PermissionDenied: the attempt is not, or no longer, the one that may report.
-    """
-    old = get_job(tx, job_id, lock=True)
-    number, token, rank = attempt
-    admit(old, number, token)
-    if report.sequence <= old.reports:
-        return old, []
-    check_not_ended(old)
-    new = take_report(old, report, now)
-    if new != old:
-        _save(tx, old, new, now)
-    if checkpoints:
-        add_checkpoints(tx, job_id, checkpoints, old.max_checkpoints)
-    if log and old.log_bytes < max_log_bytes:
-        add_log(tx, job_id, number, rank, log if new.log_bytes <= max_log_bytes else TRUNCATED)
-    return new, startable_jobs(tx, slots) if new.ended else []
-
-
-def add_log(tx: Transaction, job_id: str, attempt: int, worker: int, text: str) -> None:
-    """Appends to a job's log."""
-    rows = [{"job": job_id, "attempt": attempt, "worker": worker, "text": piece} for piece in pieces(text)]
-    tx.execute(_INSERT_LOG, rows)
-    tx.changed(JOBS, job_id)
-
-
-def log_after(tx: Transaction, job_id: str, piece_id: int, attempt: int, limit: int) -> list[LogPiece]:
-    """Pieces of a job's log after a piece; of one attempt, or of all for 0."""
-    table = LOG_PIECES
-    query = sa.select(table).where(table.c.job == job_id, table.c.id > piece_id).order_by(table.c.id).limit(limit)
-    rows = tx.execute(query.where(table.c.attempt == attempt) if attempt else query)
-    return [LogPiece(row.id, row.attempt, row.worker, row.text) for row in rows]
-
-
-def delete_job(tx: Transaction, job_id: str) -> None:
-    """Deletes a job with its checkpoints and its log; its artifacts become garbage unless others name them.
-
-    Raises:
-        NotFound: there is none of that id.
-        FailedPrecondition: it has not ended.
-    """
-    job = get_job(tx, job_id, lock=True)
-    if not job.ended:
-        raise FailedPrecondition(f"{job_id} has not ended: cancel it first")
-    drop_checkpoints(tx, job_id)
-    tx.execute(sa.delete(LOG_PIECES).where(LOG_PIECES.c.job == job_id))
-    tx.execute(sa.delete(JOBS).where(JOBS.c.id == job_id))
-    tx.deleted(KIND, job_id)
-
-
-def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
+def save_job(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
+    """Stores a job with what it has gone through, unless somebody has changed it since; whether it did."""
     values = {f"new_{name}": value for name, value in changing_columns(new).items()}
     if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **values}).rowcount:
         return False
     tx.changed(JOBS, old.id)
+    record_attempt(tx, old, new, now)
     if new.history:
         name = names.TRAINING_JOB.format(new.id)
         rows = [
@@ -261,3 +149,47 @@ def _save(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
     if new.new_log:
         add_log(tx, new.id, old.attempt, 0, new.new_log)
     return True
+
+
+def cancel_job(
+    tx: Transaction, job_id: str, cancel: Callable[[Job], Job], now: datetime, capacity: Capacity
+) -> list[str]:
+    """Cancels one job by a pure function; returns those whose turn it may be now.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    old = get_job(tx, job_id, lock=True)
+    new = cancel(old)
+    return save_jobs(tx, [(old, new)], now, capacity) if new != old else []
+
+
+def resume_job(tx: Transaction, job_id: str, resume: Callable[[Job, Checkpoint | None], Job], now: datetime) -> None:
+    """Puts a job that has ended at the end of the queue, as a pure function makes it of the job and of the newest
+    checkpoint from which it can go on.
+
+    Raises:
+        NotFound: there is none of that id.
+        FailedPrecondition: `resume` refuses it.
+    """
+    old = get_job(tx, job_id, lock=True)
+    new = resume(old, next(iter(resumable_checkpoints(tx, job_id, old.attempt + 1)), None))
+    save_job(tx, old, new, now)
+    tx.execute(sa.update(JOBS).where(JOBS.c.id == job_id).values(queue_number=LAST_PLACE, **submitted_columns(new)))
+
+
+def delete_job(tx: Transaction, job_id: str) -> None:
+    """Deletes a job with all that belongs to it; its artifacts become garbage unless others name them.
+
+    Raises:
+        NotFound: there is none of that id.
+        FailedPrecondition: it has not ended.
+    """
+    job = get_job(tx, job_id, lock=True)
+    if not job.ended:
+        raise FailedPrecondition(f"{job_id} has not ended: cancel it first")
+    drop_artifacts(tx, job_id)
+    drop_attempts(tx, job_id)
+    drop_log(tx, job_id)
+    tx.execute(sa.delete(JOBS).where(JOBS.c.id == job_id))
+    tx.deleted(KIND, job_id)

@@ -15,13 +15,13 @@ from daf_common.workloads import Backend, Observation, State
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_training import checkpoint_store, store
 from daf_training.attempts import parse_workload_name
-from daf_training.jobs import Job
+from daf_training.jobs import OCCUPYING, Job
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 2.0
 EXIT_SECONDS = 5.0
-"""How long a worker whose job has ended may take to end by itself."""
+"""How long a worker whose attempt has ended may take to end by itself."""
 STOP_SECONDS = 2.0
 BATCH = 100
 
@@ -88,4 +88,4 @@ class Sweeper:
 
 
 def _is_over(job: Job | None, attempt: int) -> bool:
-    return job is None or job.ended or attempt < job.attempt
+    return job is None or job.state not in OCCUPYING or attempt < job.attempt

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -63,14 +64,14 @@ class Machines:
 class Stack:
     """The training service with the statistics service, on a unix socket, and stubs for both of its sides."""
 
-    def __init__(self, directory: Path, database_url: str, clock: ManualClock, slots: int = 2) -> None:
+    def __init__(self, directory: Path, database_url: str, clock: ManualClock, **settings: Any) -> None:
         self.address = f"unix:{directory}/s"
         self.settings = daf_training.main.TrainingSettings(
             home=directory,
             database_url="" if database_url.startswith("sqlite") else database_url,  # SQLite: a file a service
             listen=self.address,
             statistics_address=self.address,
-            training_slots=slots,
+            **{"training_cpus": 2, "training_memory_gib": None, "training_gpus": 0, **settings},
         )
         self.machines, self.clock = Machines(), clock
         self.artifacts = ArtifactStore(self.settings.artifacts(), "training")

@@ -10,14 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daf_common.errors import Aborted, PermissionDenied
+from daf_common.errors import Aborted, InvalidArgument, PermissionDenied
 from daf_common.failures import Failure
 from daf_common.workloads import Observation, State
+from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingProgress, TrainingSpec
 from daf_training import jobs, logs
-from daf_training.attempts import admit, parse_workload_name, workload_name
-from daf_training.checkpoints import superfluous
+from daf_training.admission import Granted, Held
+from daf_training.attempts import admit, check_alive, launch_environment, parse_workload_name, workload_name
+from daf_training.checkpoints import Retention
 from daf_training.jobs import (
     ALLOWED,
+    ENDED,
+    OCCUPYING,
     Action,
     Job,
     JobState,
@@ -26,8 +30,10 @@ from daf_training.jobs import (
     Seen,
     cancel,
     decide,
+    resume,
     take_report,
 )
+from daf_training.profiles import CPU_SMALL
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Observation(State.RUNNING)
@@ -39,10 +45,27 @@ def job(state: JobState = JobState.PENDING, **changes: object) -> Job:
     return replace(Job("j", b"spec", NOW, state=state, attempt=attempt, token="t" * attempt), **changes)
 
 
-def test_a_waiting_job_starts_when_it_gets_a_slot() -> None:
+def checkpoint(update: int) -> bytes:
+    return Checkpoint(update=update, agent_steps=100 * update).SerializeToString()
+
+
+def progress(update: int, total: int = 1000) -> bytes:
+    return TrainingProgress(agent_steps=100 * update, update=update, total_agent_steps=total).SerializeToString()
+
+
+def shown(job: Job) -> tuple[int, int]:
+    told = TrainingProgress.FromString(job.progress)
+    return told.agent_steps, told.total_agent_steps
+
+
+def test_a_waiting_job_says_what_for_and_starts_when_it_may() -> None:
     assert decide(job(), Seen(), NOW) == (job(), ())
-    started, actions = decide(job(), Seen(slot=True, new_token="secret"), NOW)
+    waits, _ = decide(job(), Seen(admission=Held("1 GPU: 0 of 1 are free")), NOW)
+    assert (waits.state, waits.waiting_for) == (JobState.PENDING, "1 GPU: 0 of 1 are free")
+
+    started, actions = decide(waits, Seen(admission=Granted((3,)), new_token="secret"), NOW)
     assert (started.state, started.attempt, started.token, actions) == (JobState.STARTING, 1, "secret", ())
+    assert (started.gpus, started.waiting_for) == ((3,), "")
 
 
 def test_a_starting_job_starts_its_workload_until_it_is_seen() -> None:
@@ -51,18 +74,60 @@ def test_a_starting_job_starts_its_workload_until_it_is_seen() -> None:
     assert decide(starting, Seen(workload=RUNNING), NOW) == (starting, ())
 
 
-def test_a_lost_attempt_is_repeated_as_often_as_allowed() -> None:
-    running = job(JobState.RUNNING, max_restarts=1, reports=7, progress=b"p")
+def test_a_workload_that_has_reported_is_not_started_again_under_its_name() -> None:
+    reported = job(JobState.STARTING, reports={0: 1})  # a second one would number its reports from 1, too
+    lost, actions = decide(reported, Seen(), NOW)
+    assert (lost.state, actions) == (JobState.FAILED, ())
+
+
+def test_a_lost_attempt_is_repeated_as_often_as_allowed_and_goes_on_where_it_was() -> None:
+    running = job(JobState.RUNNING, max_restarts=1, reports={0: 7}, progress=progress(9), checkpoint=checkpoint(5))
     again, _ = decide(running, Seen(workload=LOST), NOW)
-    assert again.state is JobState.PENDING
-    second, _ = decide(again, Seen(slot=True, new_token="other"), NOW)
-    assert (second.attempt, second.token, second.reports, second.progress) == (2, "other", 0, b"")
+    assert (again.state, again.restarts, shown(again)) == (JobState.PENDING, 1, (500, 1000))
+    assert again.attempt_end is not None
+    assert again.attempt_end.failure is not None
+    assert again.attempt_end.failure.reason == jobs.WORKER_LOST
+    assert TrainingProgress.FromString(again.attempt_end.progress).agent_steps == 900
+    second, _ = decide(again, Seen(admission=Granted(), new_token="other"), NOW)
+    assert (second.attempt, second.token, second.reports, shown(second)) == (2, "other", {}, (500, 1000))
 
     failed, _ = decide(second, Seen(workload=LOST, last_lines="Segmentation fault"), NOW)
     assert (failed.state, failed.end_time) == (JobState.FAILED, NOW)
     assert failed.failure is not None
     assert failed.failure.reason == jobs.WORKER_LOST
     assert "Segmentation fault" in failed.failure.message
+
+
+def test_the_next_attempt_waits_until_the_last_one_is_gone() -> None:
+    again = job(attempt=1)
+    may_start = Seen(workload=RUNNING, admission=Granted(), new_token="other")
+    waits, _ = decide(again, may_start, NOW)
+    assert (waits.state, waits.waiting_for) == (JobState.PENDING, "the end of its last attempt")
+    started, _ = decide(waits, replace(may_start, workload=LOST), NOW)
+    assert started.attempt == 2
+
+
+@pytest.mark.parametrize("state", ENDED)
+def test_a_job_that_has_ended_goes_on_when_a_user_asks_for_it(state: JobState) -> None:
+    ended = job(
+        state,
+        attempt=3,
+        restarts=2,
+        max_restarts=2,
+        failure=Failure("CRASHED", "x"),
+        cancel_requested=True,
+        end_time=NOW,
+        progress=progress(9),
+        checkpoint=checkpoint(8),
+    )
+    again = resume(ended, b"longer", replace(CPU_SMALL, workers=2), NOW)
+
+    assert (again.state, again.ended, again.spec, again.compute.workers) == (JobState.PENDING, False, b"longer", 2)
+    assert (again.restarts, again.failure, again.cancel_requested, again.end_time) == (0, None, False, None)
+    assert shown(again)[0] == 800
+    started, _ = decide(again, Seen(admission=Granted(), new_token="new"), NOW)
+    assert started.attempt == 4
+    assert decide(started, Seen(workload=LOST), NOW)[0].state is JobState.PENDING  # with all its restarts again
 
 
 def test_a_running_job_whose_workload_is_gone_is_lost() -> None:
@@ -91,13 +156,53 @@ def test_cancelling_a_waiting_job_ends_it_and_an_ended_one_stays_as_it_is() -> N
         (Outcome(stopped=True), True, JobState.CANCELLED, None),
         (Outcome(failure=Failure("CRASHED", "x")), True, JobState.CANCELLED, None),
         (Outcome(stopped=True), False, JobState.FAILED, jobs.PREEMPTED),
+        (Outcome(failure=Failure("STALLED", "x")), False, JobState.FAILED, jobs.STALLED),
         (Outcome(failure=Failure("DIVERGED", "x")), False, JobState.FAILED, "DIVERGED"),
     ],
 )
 def test_the_last_report_ends_the_job(outcome: Outcome, cancelled: bool, state: JobState, reason: str | None) -> None:
-    running = job(JobState.RUNNING, checkpoint=b"c", cancel_requested=cancelled)
+    running = job(JobState.RUNNING, checkpoint=checkpoint(1), cancel_requested=cancelled)
     ended = take_report(running, Report(1, outcome=outcome), NOW)
     assert (ended.state, ended.failure.reason if ended.failure else None) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "repeated"),
+    [
+        (Outcome(stopped=True), True),
+        (Outcome(failure=Failure("STALLED", "x")), True),
+        (Outcome(failure=Failure("CRASHED", "x")), False),
+        (Outcome(failure=Failure("DIVERGED", "x")), False),
+        (Outcome(failure=Failure("POLICY_INVALID", "x")), False),
+    ],
+)
+def test_only_what_may_go_better_is_tried_again(outcome: Outcome, repeated: bool) -> None:
+    ended = take_report(job(JobState.RUNNING, max_restarts=3), Report(1, outcome=outcome), NOW)
+    assert (ended.state is JobState.PENDING) == repeated
+
+
+def test_the_first_failure_of_any_rank_decides_and_success_is_for_rank_0_to_say() -> None:
+    running = job(JobState.RUNNING, checkpoint=checkpoint(1), compute=replace(CPU_SMALL, workers=2))
+    well = take_report(running, Report(1, rank=1, outcome=Outcome()), NOW)
+    assert (well.state, well.reports) == (JobState.RUNNING, {1: 1})
+    crashed = Outcome(failure=Failure("CRASHED", "ImportError: no module named mine"))
+    failed = take_report(well, Report(2, rank=1, outcome=crashed), NOW)
+    assert failed.failure == crashed.failure
+
+
+def test_a_cancelled_job_ends_when_rank_0_has_saved() -> None:
+    cancelled = job(JobState.RUNNING, cancel_requested=True, compute=replace(CPU_SMALL, workers=2))
+    crashed = Outcome(failure=Failure("CRASHED", "x"))
+    still = take_report(cancelled, Report(1, rank=1, outcome=crashed), NOW)
+    assert still.state is JobState.RUNNING
+    assert take_report(still, Report(1, outcome=Outcome(stopped=True)), NOW).state is JobState.CANCELLED
+
+
+def test_ranks_number_their_reports_on_their_own() -> None:
+    running = job(JobState.RUNNING, compute=replace(CPU_SMALL, workers=2))
+    both = take_report(take_report(running, Report(3), NOW), Report(1, rank=1, log_bytes=5), NOW)
+    assert (both.reports, both.log_bytes) == ({0: 3, 1: 1}, 5)
+    assert take_report(both, Report(1, rank=1, log_bytes=5), NOW) == both
 
 
 def test_success_without_a_checkpoint_is_a_failure() -> None:
@@ -107,8 +212,8 @@ def test_success_without_a_checkpoint_is_a_failure() -> None:
 
 
 def test_a_report_that_was_taken_changes_nothing() -> None:
-    once = take_report(job(JobState.STARTING), Report(3, progress=b"p"), NOW)
-    assert take_report(once, Report(3, progress=b"other"), NOW) == once
+    once = take_report(job(JobState.STARTING), Report(3, progress=progress(1)), NOW)
+    assert take_report(once, Report(3, progress=progress(2)), NOW) == once
 
 
 events = st.lists(
@@ -116,17 +221,26 @@ events = st.lists(
         st.builds(
             Seen,
             workload=st.sampled_from([None, RUNNING, LOST, Observation(State.SUCCEEDED)]),
-            slot=st.booleans(),
+            admission=st.sampled_from([None, Granted(), Held("more")]),
             new_token=st.just("t"),
         ),
         st.builds(
             Report,
             sequence=st.integers(1, 5),
-            progress=st.sampled_from([b"", b"p"]),
-            checkpoint=st.sampled_from([b"", b"c"]),
-            outcome=st.sampled_from([None, Outcome(), Outcome(stopped=True), Outcome(Failure("CRASHED", "x"))]),
+            rank=st.integers(0, 1),
+            progress=st.sampled_from([b"", progress(1)]),
+            checkpoint=st.sampled_from([b"", checkpoint(1)]),
+            outcome=st.sampled_from(
+                [
+                    None,
+                    Outcome(),
+                    Outcome(stopped=True),
+                    Outcome(Failure("CRASHED", "x")),
+                    Outcome(Failure("STALLED", "x")),
+                ]
+            ),
         ),
-        st.just("cancel"),
+        st.sampled_from(["cancel", "resume"]),
     ),
     max_size=30,
 )
@@ -134,26 +248,28 @@ events = st.lists(
 
 @settings(max_examples=300)
 @given(events, st.integers(0, 2))
-def test_whatever_happens_a_job_takes_only_allowed_steps_and_ends_once(happenings: list[object], restarts: int) -> None:
-    current = job(max_restarts=restarts)
+def test_whatever_happens_a_job_takes_only_allowed_steps(happenings: list[object], restarts: int) -> None:
+    current, resumed = job(max_restarts=restarts), 0
     for event in happenings:
         before = current
         match event:
             case Seen():
                 current, actions = decide(current, event, NOW)
                 assert current == before or not actions  # either write or act
-            case Report() if current.attempt and not current.ended:  # as the store admits them
-                if current.state is not JobState.PENDING:
-                    current = take_report(current, event, NOW)
-            case _:
+            case Report() if current.state in OCCUPYING:  # as the store admits them
+                current = take_report(current, event, NOW)
+            case "resume" if current.ended:
+                current, resumed = resume(current, current.spec, current.compute, NOW), resumed + 1
+            case "cancel":
                 current = cancel(current, NOW)
-        if before.ended:
+        if before.ended and event != "resume":
             assert current == before
     states = [JobState.PENDING, *(step.to_state for step in current.history)]
     assert all(after in ALLOWED[before] for before, after in itertools.pairwise(states))
-    assert sum(not ALLOWED[state] for state in states) == current.ended
-    assert current.attempt <= restarts + 1
+    assert sum(state in ENDED for state in states) == current.ended + resumed
+    assert current.attempt <= (restarts + 1) * (resumed + 1)
     assert current.ended == (current.end_time is not None)
+    assert current.attempt == states.count(JobState.STARTING)
 
 
 def test_workload_names_lead_back_to_their_attempts() -> None:
@@ -164,26 +280,61 @@ def test_workload_names_lead_back_to_their_attempts() -> None:
 
 
 def test_only_the_holder_of_the_token_speaks_for_an_attempt() -> None:
-    running = job(JobState.RUNNING, attempt=2, token="secret")
-    admit(running, 2, "secret")
+    running = job(JobState.RUNNING, attempt=2, token="secret", compute=replace(CPU_SMALL, workers=2))
+    admit(running, 2, "secret", 1)
     with pytest.raises(Aborted):
-        admit(running, 1, "secret")
+        admit(running, 1, "secret", 0)
     with pytest.raises(PermissionDenied):
-        admit(running, 2, "geheim")
+        admit(running, 2, "geheim", 0)
+    for rank in (-1, 2):
+        with pytest.raises(InvalidArgument, match=r"attempt\.rank: must be between 0 and 1"):
+            admit(running, 2, "secret", rank)
     assert "secret" not in repr(running)
 
 
+@pytest.mark.parametrize("state", JobState)
+def test_an_attempt_is_over_once_its_job_waits_again_or_has_ended(state: JobState) -> None:
+    if state in OCCUPYING:
+        return check_alive(job(state))
+    with pytest.raises(Aborted, match="has ended"):
+        check_alive(job(state))
+
+
+def test_ranks_are_started_as_torchrun_starts_them_with_the_gpus_that_the_job_was_granted() -> None:
+    granted = job(JobState.STARTING, gpus=(0, 2), compute=replace(CPU_SMALL, workers=2, gpus=1))
+    ranks = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2"}
+    assert launch_environment(granted, None, counted_gpus=False) == ranks
+    assert launch_environment(granted, None, counted_gpus=True) == {**ranks, "CUDA_VISIBLE_DEVICES": "0,2"}
+    named = launch_environment(granted, ["5", "6", "GPU-abc"], counted_gpus=True)
+    assert named == {**ranks, "CUDA_VISIBLE_DEVICES": "5,GPU-abc"}
+    assert launch_environment(job(), None, counted_gpus=True)["CUDA_VISIBLE_DEVICES"] == ""  # none means none
+
+
 @pytest.mark.parametrize(
-    ("rewards", "gone"),
+    ("scores", "minimize", "gone", "best"),
     [
-        ({}, []),
-        ({1: None, 2: None, 3: None}, [1]),
-        ({1: 9.0, 2: 1.0, 3: 2.0, 4: 3.0}, [2]),
-        ({1: 5.0, 2: 5.0, 3: 0.0, 4: 0.0}, [1]),  # of equally good ones the later is kept
+        ({}, False, [], None),
+        ({1: None, 2: None, 3: None}, False, [1], None),
+        ({1: 9.0, 2: 1.0, 3: 2.0, 4: 3.0}, False, [2], 1),
+        ({1: 9.0, 2: 1.0, 3: 2.0, 4: 3.0}, True, [1], 2),
+        ({1: 5.0, 2: 5.0, 3: 0.0, 4: 0.0}, False, [1], 2),  # of equally good ones the later is kept
+        ({1: 0.0, 2: 0.0, 3: 5.0, 4: 5.0}, True, [1], 2),
     ],
 )
-def test_the_newest_checkpoints_and_the_best_are_kept(rewards: dict[int, float | None], gone: list[int]) -> None:
-    assert superfluous(rewards, kept=2) == gone
+def test_the_newest_checkpoints_and_the_best_are_kept(
+    scores: dict[int, float | None], minimize: bool, gone: list[int], best: int | None
+) -> None:
+    retention = Retention(kept=2, minimize=minimize)
+    assert (retention.superfluous(scores), retention.best(scores)) == (gone, best)
+
+
+@pytest.mark.parametrize(
+    ("metric", "score"),
+    [("", 2.0), ("losses/value", 0.5), ("env/reward_per_agent", 2.0), ("unheard/of", None), ("broken", None)],
+)
+def test_a_checkpoint_is_scored_by_the_metric_that_its_spec_names(metric: str, score: float | None) -> None:
+    saved = Checkpoint(reward=2.0, metrics={"losses/value": 0.5, "broken": float("nan")})
+    assert Retention.of(TrainingSpec(best_metric=metric)).score(saved) == score
 
 
 def test_logs_are_cut_at_lines() -> None:

@@ -20,7 +20,6 @@ from daf_common.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
-    Unimplemented,
 )
 from daf_common.workloads import State
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -455,11 +454,6 @@ async def test_a_watch_shows_changes_and_deletions_and_resumes(stack: Stack) -> 
 async def test_validate_only_writes_nothing(stack: Stack) -> None:
     await raising(stack.jobs.CreateTrainingJob(pb.CreateTrainingJobRequest(spec=spec(), validate_only=True)))
     assert not (await raising(stack.jobs.ListTrainingJobs(pb.ListTrainingJobsRequest()))).training_jobs
-
-
-async def test_resuming_says_that_it_is_not_built(stack: Stack) -> None:
-    with pytest.raises(Unimplemented, match="not built"):
-        await raising(stack.jobs.ResumeTrainingJob(pb.ResumeTrainingJobRequest(name="trainingJobs/j")))
 
 
 async def test_a_missing_artifact_is_refused(stack: Stack) -> None:
