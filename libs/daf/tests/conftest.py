@@ -279,6 +279,8 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
             case training_job_pb2.TRAINING_JOB_STATE_STARTING:
                 job.state = training_job_pb2.TRAINING_JOB_STATE_RUNNING
                 job.effective_trainer["learning_rate"].real = 0.0005
+                if job.spec.checkpoint_agent_steps:
+                    job.effective_trainer["checkpoint_agent_steps"].integer = 100
                 self._report(job, 500)
             case training_job_pb2.TRAINING_JOB_STATE_RUNNING if self.loses_a_worker and job.attempt == 1:
                 self._end_attempt(job, Failure(reason="WORKER_LOST", message="worker 1 was killed"))

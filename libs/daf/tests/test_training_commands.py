@@ -99,9 +99,10 @@ def test_a_run_that_is_refused_says_why(daf: Daf, with_services: Any) -> None:
 def test_the_end_of_a_run_says_what_to_do_with_it(daf: Daf, with_services: Any) -> None:
     options = ["--cogs", "4", "--name", "one", "--steps", "990", "--set", "lr=0.1", "--set", "policy.hidden_size=8"]
 
-    outcome = daf("train", "-m", MISSION, "-p", "lstm", *options)
+    outcome = daf("train", "-m", MISSION, "-p", "lstm", "--checkpoint-steps", "90", *options)
 
     assert outcome.code == 0
+    assert "every 90 steps: they were saved every 100" in outcome.out
     assert "trainingJobs/one succeeded: 1,000 agent steps" in outcome.out
     assert "(990 steps were asked for" in outcome.out
     assert "trained with:    learning_rate 0.0005 (`daf job get one` shows all)" in outcome.out

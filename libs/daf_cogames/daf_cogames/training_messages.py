@@ -15,6 +15,7 @@ _LOSSES = "losses/"
 
 def effective_values(configuration: EffectiveConfiguration) -> dict[str, Scalar]:
     """What the live trainer was found to train with: PuffeRL's parameters by their short names, the optimizer's own."""
+    interval = configuration.checkpoint_agent_steps
     return {
         **{name.removeprefix("trainer."): value for name, value in configuration.trainer.items()},
         **{f"optimizer.{name}": value for name, value in configuration.optimizer.items()},
@@ -23,6 +24,8 @@ def effective_values(configuration: EffectiveConfiguration) -> dict[str, Scalar]
         "batch_size": configuration.batch_size,
         "gradient_steps_per_update": configuration.gradient_steps_per_update,
         "policy_parameters": configuration.policy_parameters,
+        "workers": configuration.workers,
+        **({} if interval is None else {"checkpoint_agent_steps": interval}),
     }
 
 

@@ -94,8 +94,8 @@ def _print_end(job: TrainingJob) -> None:
     if seconds > 0 and job.attempt == 1:  # later attempts may have begun days after the first ended
         parts.append(f"{duration(seconds)} from the first step, {speed(at.agent_steps / seconds)} steps/s")
     print(f"{job.name} {job_state(job)}: {', '.join(parts)}")
-    if at.total_agent_steps > job.spec.agent_steps:
-        print(f"                 ({job.spec.agent_steps:,} steps were asked for: the run is made of whole updates)")
+    for line in _rounded(job):
+        print(f"                 {line}")
     if chosen := _chosen(job):
         print(f"trained with:    {chosen} (`daf job get {identifier}` shows all)")
     if not job.HasField("checkpoint"):
@@ -114,6 +114,17 @@ def _print_end(job: TrainingJob) -> None:
     }
     for what, how in rows.items():
         print(f"{what + ':':<17}{how}")
+
+
+def _rounded(job: TrainingJob) -> Iterator[str]:
+    """Where a run differs from what was asked for, as it is made of whole updates."""
+    asked, total = job.spec.agent_steps, job.progress.total_agent_steps
+    if total > asked:
+        yield f"({asked:,} steps were asked for: the run is made of whole updates)"
+    asked = job.spec.checkpoint_agent_steps
+    interval = scalars(job.effective_trainer).get("checkpoint_agent_steps", asked)
+    if interval != asked:
+        yield f"(checkpoints were asked for every {asked:,} steps: they were saved every {interval:,})"
 
 
 def _chosen(job: TrainingJob) -> str:
