@@ -25,7 +25,7 @@ from daf.references import (
     StoredArtifact,
     problem_at,
 )
-from daf.sections import EVALUATION_SEED, EvaluationSettings, HeldOutSettings, TrainingSettings
+from daf.sections import EVALUATION_SEED, EvaluationSettings, HeldOutSettings, TrackingSettings, TrainingSettings
 from daf.space import Domain, Strategy, check
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "MissionConfig",
     "PolicyConfig",
     "StoredArtifact",
+    "TrackingSettings",
     "TrainingSettings",
     "daf_load_config",
 ]
@@ -170,6 +171,8 @@ class DAFTrainingConfig(_PolicyDocument):
     """One training run."""
 
     name: str = Field("training", min_length=1, max_length=200)
+    tracking: TrackingSettings = TrackingSettings()
+    """Where the metrics go, too, while the run is followed."""
 
 
 class DAFEvaluationConfig(DocumentConfig):

@@ -67,6 +67,17 @@ class TrainingSettings(Section):
         return named
 
 
+class TrackingSettings(Section):
+    """Experiment trackers that follow the run from where it is started; services know nothing of them."""
+
+    tensorboard: str | None = Field(None, min_length=1)
+    """A directory for TensorBoard."""
+    mlflow: str | None = Field(None, min_length=1)
+    """A tracking URI of MLflow."""
+    wandb: str | None = Field(None, min_length=1)
+    """A project of Weights & Biases."""
+
+
 class EvaluationSettings(Section):
     """The episodes that every trial is scored on."""
 

@@ -11,7 +11,8 @@ EVERYTHING = """
 import importlib, pkgutil, sys
 import daf
 for module in pkgutil.walk_packages(daf.__path__, "daf."):
-    importlib.import_module(module.name)
+    if module.name not in {"daf.tracking.tensorboard", "daf.tracking.mlflow", "daf.tracking.wandb"}:  # extras
+        importlib.import_module(module.name)
 print(*sys.modules)
 """
 HELP = """

@@ -10,7 +10,7 @@ import typer
 from rich.table import Column
 from rich.text import Text
 
-from daf.cli import catalog, job_checkpoints, job_metrics, logs, plot
+from daf.cli import catalog, export, job_checkpoints, job_metrics, logs, plot
 from daf.cli.job_display import finish, follow_to_end
 from daf.cli.session import JsonFlag, notice, open_client, print_json, print_json_line, resource_name
 from daf.client import all_pages
@@ -187,6 +187,7 @@ def delete(
 app.command("logs")(logs.job_logs)
 app.command("metrics")(job_metrics.metrics)
 app.command("plot")(plot.plot)
+app.command("export")(export.export)
 app.command("params")(catalog.policies)
 app.add_typer(job_checkpoints.app, name="checkpoints")
 

@@ -9,9 +9,10 @@ import typer
 
 from daf.cli.job_display import finish, follow_to_end
 from daf.cli.options import absolute, absolute_path, document_with, missions, settings
-from daf.cli.session import JsonFlag, open_client, print_json
+from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.config import DAFTrainingConfig, TrainingSettings
 from daf.references import is_weights_file
+from daf.tracking import Tracking, exported_live
 from daf.training_jobs import create_training_job
 
 
@@ -98,10 +99,14 @@ def train(
         },
     )
     document.training.trainer = {**document.training.trainer, **TrainingSettings(trainer=chosen["trainer"]).trainer}
+    destinations = Tracking.of(document).destinations()
     with open_client() as client:
         job = create_training_job(client, document, name)
         if not detach:
-            job = follow_to_end(client, job.name, quiet=json)
+            with exported_live(client, job.name, destinations, notice):
+                job = follow_to_end(client, job.name, quiet=json)
+        elif destinations:
+            notice(f"a detached run is not exported: `daf job export {job.name.partition('/')[2]} --follow` does it")
     if not detach:
         finish(job, json)
     elif json:
