@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,16 @@ def _write(client: Client, job: TrainingJob, checkpoint: Checkpoint, content: Pa
                 raise FailedPrecondition(f"the code of {job.name} has a file {name}, a name that the checkpoint needs")
     else:
         content.mkdir()
+    class_path, sources = _class_of(client, policy)
+    for name, text in sources.items():
+        (content / name).parent.mkdir(parents=True, exist_ok=True)
+        (content / name).write_text(text, encoding="utf-8")
     download(client, checkpoint.weights, content / WEIGHTS)
     _write_json(content / LINEAGE, lineage(job, checkpoint))
     # Its arguments stand in the specification: CoGames' own training leaves them out, and then cannot load the weights.
     # Written plainly, for CoGames' own function leaves the file readable by its owner alone.
     spec = {
-        "class_path": _class_path(client, policy),
+        "class_path": class_path,
         "data_path": WEIGHTS,
         "init_kwargs": scalars(policy.arguments),
     }
@@ -151,14 +155,14 @@ def lineage(job: TrainingJob, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _class_path(client: Client, policy: PolicyClass) -> str:
-    """The dotted path of a class that may be named by a short name or another name."""
-    if policy.HasField("code"):
-        return policy.class_path
-    for known in client.catalog.ListPolicies(ListPoliciesRequest()).policies:
-        if policy.class_path in (known.name, *known.aliases):
-            return known.class_path
-    return policy.class_path
+def _class_of(client: Client, policy: PolicyClass) -> tuple[str, Mapping[str, str]]:
+    """The dotted path of a class that may be named by a short name or another name, and the source files, by path,
+    without which plain CoGames does not find it."""
+    if not policy.HasField("code"):
+        for known in client.catalog.ListPolicies(ListPoliciesRequest()).policies:
+            if policy.class_path in (known.name, known.class_path, *known.aliases):
+                return known.class_path, known.sources
+    return policy.class_path, {}
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -14,10 +14,12 @@ POLICY_ALIASES = {
     "cogames.policy.lstm.LSTMPolicy": "lstm_corrected",
 }
 
-# Short names of the classes of `daf_cogames.corrected`.
+CORRECTED_MODULE = "daf_cogames.corrected"
+
+# Short names of its classes.
 CORRECTED_POLICIES = {
-    "lstm_corrected": "daf_cogames.corrected.LSTMPolicy",
-    "puffer_corrected": "daf_cogames.corrected.PufferDefaultPolicy",
-    "pufferlib_cogs_corrected": "daf_cogames.corrected.PufferlibCogsPolicy",
-    "stateless_corrected": "daf_cogames.corrected.StatelessPolicy",
+    "lstm_corrected": f"{CORRECTED_MODULE}.LSTMPolicy",
+    "puffer_corrected": f"{CORRECTED_MODULE}.PufferDefaultPolicy",
+    "pufferlib_cogs_corrected": f"{CORRECTED_MODULE}.PufferlibCogsPolicy",
+    "stateless_corrected": f"{CORRECTED_MODULE}.StatelessPolicy",
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from daf_cogames.aliases import MISSION_ALIASES, POLICY_ALIASES
+from daf_cogames.aliases import CORRECTED_MODULE, MISSION_ALIASES, POLICY_ALIASES
 from daf_cogames.arguments import Argument, Parameter, argument_problem
 from daf_cogames.missions import DIFFICULTIES, is_parametrized_variant
 from daf_cogames.suggestions import did_you_mean
@@ -27,7 +27,8 @@ class MissionEntry:
 
     default_cogs: the agents it has when none are asked for; min_cogs, max_cogs: what its site accepts; builds_with:
     the agent counts, of those probed, with which it really builds; max_steps: the default length of an episode in
-    environment steps; refused_variants: those that cannot be applied to it; problem: why it never builds, else empty.
+    environment steps; refused_variants: those that cannot be applied to it; sets: cogames' mission sets that have it;
+    problem: why it never builds, else empty.
     """
 
     name: str
@@ -38,6 +39,7 @@ class MissionEntry:
     builds_with: tuple[int, ...]
     max_steps: int
     refused_variants: tuple[str, ...]
+    sets: tuple[str, ...]
     problem: str
 
 
@@ -199,6 +201,17 @@ def find_policy(name: str) -> PolicyEntry | None:
     if name in catalog().policies:
         return catalog().policies[name]
     return next((entry for entry in catalog().policies.values() if entry.class_path == name), None)
+
+
+def policy_sources(entry: PolicyEntry) -> dict[str, str]:
+    """The files that let plain cogames load a policy: by path, empty for cogames' own."""
+    if not entry.class_path.startswith(f"{CORRECTED_MODULE}."):
+        return {}
+    package, _, module = CORRECTED_MODULE.rpartition(".")
+    return {
+        f"{package}/{name}": resources.files(package).joinpath(name).read_text(encoding="utf-8")
+        for name in ("__init__.py", f"{module}.py")
+    }
 
 
 def check_policy(name: str, arguments: Mapping[str, Argument], *, training: bool) -> list[Problem]:

@@ -31,7 +31,16 @@ from daf_cogames.episodes import EpisodeRunner, engine_versions
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.inspection import inspect_policy
 from daf_cogames.installed import runner_modules, runner_packages
-from daf_cogames.missions import Mission, MissionError, apply_mission, build_mission, find_mission, mission_names
+from daf_cogames.missions import (
+    MISSION_SETS,
+    Mission,
+    MissionError,
+    apply_mission,
+    build_mission,
+    find_mission,
+    mission_names,
+    mission_set_names,
+)
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
 
@@ -121,6 +130,7 @@ def mission_entry(name: str) -> MissionEntry:
         max_cogs=mission.site.max_cogs,
         builds_with=builds_with,
         max_steps=mission.max_steps,
+        sets=tuple(mission_set for mission_set in MISSION_SETS if name in mission_set_names(mission_set)),
         refused_variants=tuple(variant.name for variant in variant_entries() if _refuses(name, variant.name)),
         problem="" if builds_with else failures[mission.site.min_cogs],
     )

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 DIFFICULTIES = ("easy", "medium", "hard")
 
+# Those of cogames' `-S`.
+MISSION_SETS = ("all", "cogsguard_evals", "diagnostic_evals", "integrated_evals", "spanning_evals")
+
 # The one reward variant of cogames that takes an argument, as in `objective_mine:5`.
 PARAMETRIZED_VARIANT = "objective_mine:"
 
@@ -93,6 +96,14 @@ def variant_names() -> tuple[str, ...]:
     from cogames.cogs_vs_clips.variants import HIDDEN_VARIANTS, VARIANTS
 
     return tuple(sorted({*(variant.name for variant in (*VARIANTS, *HIDDEN_VARIANTS)), *AVAILABLE_REWARD_VARIANTS}))
+
+
+@functools.cache
+def mission_set_names(mission_set: str) -> frozenset[str]:
+    """The missions of one of MISSION_SETS."""
+    from cogames.cli.mission import load_mission_set
+
+    return frozenset(mission.full_name() for mission in load_mission_set(mission_set))
 
 
 def find_mission(name: str) -> CvCMission:

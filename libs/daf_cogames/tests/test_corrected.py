@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.runner.rollout import resolve_env_for_seed
 from mettagrid.simulator.simulator import Simulator
 
+import daf_cogames
+from daf_cogames.catalog import find_policy, policy_sources
 from daf_cogames.episodes import EpisodeRunner, episode_random_seed
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.missions import Mission, build_mission
@@ -192,3 +197,48 @@ def earned_as_in_training(source: PolicySource, environment: Environment) -> tup
         observations, earned, *_ = environment.puffer.step(np.array(actions))
         rewards += earned
     return tuple(rewards)
+
+
+PLAIN_COGAMES = """
+import importlib.util, json, sys
+sys.path = [entry for entry in sys.path if entry != sys.argv[2]]
+assert importlib.util.find_spec("daf_cogames") is None
+from cogames.cli.mission import get_mission
+from mettagrid.runner.rollout import run_episode_local
+from mettagrid.util.uri_resolvers.schemes import policy_spec_from_uri
+
+spec = policy_spec_from_uri(sys.argv[1])
+_, env, _ = get_mission("cogsguard_machina_1.miner_tutorial", cogs=4, steps=5)
+result, _ = run_episode_local(policy_specs=[spec], assignments=[0] * 4, env=env, seed=1)
+assert sys.modules["daf_cogames.corrected"].__file__.startswith(sys.argv[1]), "not the file that came along"
+print(json.dumps([spec.class_path, spec.init_kwargs, result.steps]))
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_cogames_loads_a_checkpoint_with_its_source_files(
+    name: str, environment: Environment, tmp_path: Path
+) -> None:
+    arguments = {"hidden_size": 16} if name == "lstm" else {}
+    entry = find_policy(f"{name}_corrected")
+    assert entry is not None
+    policy = load_policy(PolicySource(entry.class_path, arguments), environment.interface)
+    policy.save_policy_data(str(tmp_path / "weights.pt"))
+    spec = {"class_path": entry.class_path, "data_path": "weights.pt", "init_kwargs": arguments}
+    (tmp_path / "policy_spec.json").write_text(json.dumps(spec))
+    for path, text in policy_sources(entry).items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    workspace = str(Path(daf_cogames.__file__).parents[1])
+    program = [sys.executable, "-c", PLAIN_COGAMES, str(tmp_path), workspace]
+    played = subprocess.run(program, capture_output=True, text=True, check=False, cwd="/")
+
+    assert played.returncode == 0, played.stderr
+    assert json.loads(played.stdout.splitlines()[-1]) == [entry.class_path, arguments, 5]
+
+
+def test_policies_of_cogames_need_no_source_files() -> None:
+    entry = find_policy("lstm")
+    assert entry is not None
+    assert policy_sources(entry) == {}

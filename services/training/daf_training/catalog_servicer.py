@@ -37,6 +37,7 @@ class CatalogServicer(CatalogServiceServicer):
                 cogs=entry.builds_with,
                 max_steps=entry.max_steps,
                 problem=entry.problem,
+                sets=entry.sets,
             )
             for entry in found.missions.values()
         ]
@@ -52,6 +53,7 @@ class CatalogServicer(CatalogServiceServicer):
                 recurrent=entry.recurrent,
                 warnings=[*entry.warnings, *([f"cannot play an episode: {entry.problem}"] if entry.problem else [])],
                 aliases=entry.aliases,
+                sources=catalog.policy_sources(entry),
             )
             for entry in catalog.catalog().policies.values()
         ]

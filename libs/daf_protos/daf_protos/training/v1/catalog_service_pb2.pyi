@@ -31,6 +31,7 @@ class MissionInfo(_message.Message):
     COGS_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    SETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     description: _builtins.str
@@ -47,6 +48,10 @@ class MissionInfo(_message.Message):
     def cogs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Numbers of agents with which it builds."""
 
+    @_builtins.property
+    def sets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mission sets that it is in, for example `diagnostic_evals`."""
+
     def __init__(
         self,
         *,
@@ -56,10 +61,11 @@ class MissionInfo(_message.Message):
         cogs: _abc.Iterable[_builtins.int] | None = ...,
         max_steps: _builtins.int = ...,
         problem: _builtins.str = ...,
+        sets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cogs", b"cogs", "description", b"description", "max_steps", b"max_steps", "name", b"name", "problem", b"problem", "variants", b"variants"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cogs", b"cogs", "description", b"description", "max_steps", b"max_steps", "name", b"name", "problem", b"problem", "sets", b"sets", "variants", b"variants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -71,12 +77,33 @@ class PolicyInfo(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SourcesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CLASS_PATH_FIELD_NUMBER: _builtins.int
     TRAINABLE_FIELD_NUMBER: _builtins.int
     RECURRENT_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its short name."""
     class_path: _builtins.str
@@ -93,6 +120,12 @@ class PolicyInfo(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names that mean it."""
 
+    @_builtins.property
+    def sources(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Source files that plain CoGames needs to load the class, by their path in a checkpoint's directory; empty for classes
+        that CoGames ships.
+        """
+
     def __init__(
         self,
         *,
@@ -102,10 +135,11 @@ class PolicyInfo(_message.Message):
         recurrent: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        sources: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "class_path", b"class_path", "name", b"name", "recurrent", b"recurrent", "trainable", b"trainable", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "class_path", b"class_path", "name", b"name", "recurrent", b"recurrent", "sources", b"sources", "trainable", b"trainable", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
