@@ -18,6 +18,7 @@ from daf_cogames.checkpoints import SavedCheckpoint, nonfinite_tensors, random_s
 from daf_cogames.cogames_trainer import pufferl
 from daf_cogames.metrics import MetricsWindow
 from daf_cogames.params import DEFAULT_BPTT_HORIZON, DEFAULT_MINIBATCH_SIZE, TRAINER_PARAMETERS, Value
+from daf_cogames.policies import PolicyError
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
 from daf_cogames.resume import ResumePoint, restore_optimizer
 from daf_cogames.seeding import seed_generators
@@ -109,7 +110,7 @@ class Trainer(pufferl.PuffeRL):
         if self.epoch > 0:  # a share of all agent steps, however many ranks there were for the updates so far
             self.total_epochs = self.epoch * self.config["total_timesteps"] / self._done_steps
         self.last_log_time = 0.0  # PuffeRL publishes losses and statistics by time, and drops those of other updates
-        super().train()
+        self._learn()
         for name, loss in self.losses.items():
             self._window.add(f"losses/{name}", loss)
 
@@ -177,6 +178,17 @@ class Trainer(pufferl.PuffeRL):
 
         self.vecenv.recv = receive_and_report
         self.optimizer.register_step_post_hook(lambda *_: on_activity())
+
+    def _learn(self) -> None:
+        try:
+            super().train()
+        except RuntimeError as error:
+            if "training graph has changed" not in str(error):
+                raise
+            message = (
+                "several workers can only train what uses the same parameters in every gradient step"
+            )
+            raise PolicyError("class_path", message) from error
 
     def _agree(self, own_steps: int) -> bool:
         """Let all ranks know what each of them has seen in this update; whether rank 0 wants to report.

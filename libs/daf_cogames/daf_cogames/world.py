@@ -11,10 +11,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# What gloo, which has no error class of its own, says of a connection; its messages name the file they come from.
+# What gloo, which has no error class of its own, says of connections; most messages name the file they come from.
 _LOST_CONNECTION = re.compile(
-    r"gloo.*(closed by peer|reset by peer|timed out|broken pipe|connection refused|no route to host)"
-    r"|connectFullMesh failed",
+    r"gloo.*(closed by peer|reset by peer|time(d )?out|broken pipe|connection refused|no route to host)"
+    r"|timeout caused pair closure|connectFullMesh failed",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -1,7 +1,6 @@
 """Training on a tiny scale: two environments of four agents, so that an update is 512 agent steps."""
 
 import contextlib
-import itertools
 import json
 import logging
 import math
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mettagrid.policy.loader import initialize_or_load_policy
-from mettagrid.policy.policy import MultiAgentPolicy, PolicySpec
+from mettagrid.policy.policy import PolicySpec
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from daf_cogames.checkpoints import WeightsError, save
@@ -28,82 +27,10 @@ from daf_cogames.params import TRAINER_PARAMETERS
 from daf_cogames.policies import PolicyError, PolicySource
 from daf_cogames.progress import StopReason
 from daf_cogames.train import Ending, PlanError, TrainingPlan, train
+from libs.daf_cogames.tests.training_policies import Breaking, LstmFree, Memoryless, Raising, Recurrent, policy
 
 MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=40)
 UPDATE = 512  # agent steps
-
-
-class Network(torch.nn.Module):
-    """The smallest network with a memory that cogames can train; without one if `recurrent` is false."""
-
-    def __init__(self, environment, hidden_size, recurrent):
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.body = torch.nn.Linear(math.prod(environment.observation_shape), hidden_size)
-        self.memory = torch.nn.LSTM(hidden_size, hidden_size, batch_first=True) if recurrent else None
-        self.action = torch.nn.Linear(hidden_size, len(environment.action_names))
-        self.value = torch.nn.Linear(hidden_size, 1)
-
-    def forward_eval(self, observations, state):
-        segments, time = observations.shape[:2] if observations.dim() == 4 else (len(observations), 1)
-        hidden = torch.relu(self.body(observations.reshape(segments * time, -1) / 255))
-        if self.memory is not None:
-            before = None if state["lstm_h"] is None else (state["lstm_h"][None], state["lstm_c"][None])
-            hidden, (h, c) = self.memory(hidden.view(segments, time, -1), before)
-            hidden, state["lstm_h"], state["lstm_c"] = hidden.flatten(0, 1), h[0], c[0]
-        return self.action(hidden), self.value(hidden)
-
-    def forward(self, observations, state):
-        return self.forward_eval(observations, state)
-
-
-class Recurrent(MultiAgentPolicy):
-    def __init__(self, policy_env_info, hidden_size: int = 8):
-        super().__init__(policy_env_info)
-        self.net = Network(policy_env_info, hidden_size, recurrent=self.is_recurrent())
-
-    def network(self):
-        return self.net
-
-    def is_recurrent(self):
-        return True
-
-    def load_policy_data(self, policy_data_path):
-        self.net.load_state_dict(torch.load(policy_data_path, weights_only=True))
-
-
-class Memoryless(Recurrent):
-    def is_recurrent(self):
-        return False
-
-
-class LstmFree(Memoryless):
-    """cogames takes it for recurrent by its name."""
-
-
-class Breaking(Recurrent):
-    """Its loss is not a number from the third update on."""
-
-    def __init__(self, policy_env_info):
-        super().__init__(policy_env_info)
-        learned = itertools.count(1)
-        self.net.register_forward_hook(
-            lambda net, args, out: (out[0], out[1] * math.nan) if next(learned) >= 3 else out
-        )
-
-
-class Raising(Recurrent):
-    def __init__(self, policy_env_info):
-        super().__init__(policy_env_info)
-        self.net.register_forward_hook(self.fail)
-
-    @staticmethod
-    def fail(net, args, out):
-        raise RuntimeError("out of luck")
-
-
-def policy(policy_class, **keywords):
-    return PolicySource(f"{__name__}.{policy_class.__name__}", **keywords)
 
 
 class Training:
