@@ -16,6 +16,7 @@ from typing import Any
 from daf_cogames.aliases import CORRECTED_MODULE, MISSION_ALIASES, POLICY_ALIASES
 from daf_cogames.arguments import Argument, Parameter, argument_problem
 from daf_cogames.missions import DIFFICULTIES, is_parametrized_variant
+from daf_cogames.own_missions import is_path_or_pattern, own_mission_problems
 from daf_cogames.suggestions import did_you_mean
 
 CATALOG_FILE = "catalog.json"
@@ -158,13 +159,26 @@ def check_mission(
 
     entry = catalog().missions.get(name)
     if entry is None:
-        problems.append(Problem("name", f"unknown mission {name[:100]!r}{did_you_mean(name, catalog().missions)}"))
+        no_name = is_path_or_pattern(name)
+        hint = "; a path or a pattern names none" if no_name else did_you_mean(name, catalog().missions)
+        problems.append(Problem("name", f"unknown mission {name[:100]!r}{hint}"))
     elif entry.problem:
         problems.append(Problem("name", f"mission {name} does not build: {entry.problem}", broken=True))
     else:
         problems += _check_variants_apply(entry, variants)
         problems += _check_cogs(entry, variants, cogs)
     return problems
+
+
+def check_own_mission(
+    name: str,
+    variants: Sequence[str] = (),
+    cogs: int | None = None,
+    max_steps: int | None = None,
+    difficulty: str | None = None,
+) -> list[Problem]:
+    """The same of a mission whose file comes along; what the file holds, only its reader knows."""
+    return [Problem(*problem) for problem in own_mission_problems(name, variants, cogs, max_steps, difficulty)]
 
 
 def agent_count(name: str, variants: Sequence[str] = (), cogs: int | None = None) -> int:

@@ -30,6 +30,7 @@ from daf_cogames.failures import PolicyFailure, SeatedPolicy
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan
+from daf_common.archives import digest_of
 
 # Far above what a policy needs on a busy machine: an action that comes late is replaced by a noop, which changes the
 # result.
@@ -160,8 +161,10 @@ def episode_random_seed(seed: int, index: int) -> int:
 
 
 def mission_fields(mission: Mission) -> dict[str, str | int | list[str] | None]:
-    """A mission as the plain values that enter a digest."""
-    return {**dataclasses.asdict(mission), "variants": list(mission.variants)}
+    """A mission as the plain values that enter a digest; of a user's own file, its SHA-256."""
+    fields = {**dataclasses.asdict(mission), "variants": list(mission.variants)}
+    del fields["file"]
+    return fields if mission.file is None else {**fields, "file": digest_of(mission.file)}
 
 
 @functools.cache

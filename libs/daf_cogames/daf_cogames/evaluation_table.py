@@ -15,14 +15,17 @@ from daf_cogames.digests import digest
 from daf_cogames.episodes import PATIENT_ACTION_TIME_MS, EpisodeOutcome, EpisodeRunner, mission_fields
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.messages import mission_of, policy_of
+from daf_cogames.mission_files import unpack_mission
 from daf_cogames.missions import Mission, MissionError
 from daf_cogames.policies import PolicySource, last_line
 from daf_cogames.seating import EpisodePlan
+from daf_cogames.wheels import install_wheels, requirements_on_path
 from daf_common.archives import ArchiveError
 from daf_common.errors import DataLoss
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 from daf_protos.common.v1.failure_pb2 import Failure
-from daf_protos.common.v1.policy_pb2 import Policy
+from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage
+from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
 
@@ -48,6 +51,10 @@ class Table:
     policies: Sequence[PolicySource]
     max_action_time_ms: int
     _runners: dict[tuple[int, frozenset[int]], EpisodeRunner] = dataclasses.field(default_factory=dict)
+
+    def seats(self, mission: int) -> int:
+        """The number of seats of a mission. Raises Unplayable."""
+        return self._runner(mission, frozenset()).agents
 
     def play(self, mission: int, plan: EpisodePlan) -> Episode:
         """Plays one episode of a mission, by number; a policy that cannot play forfeits it.
@@ -98,12 +105,12 @@ def set_up(
     cache: Path,
     fetch: Callable[[ArtifactLocation], Path],
 ) -> Iterator[Table]:
-    """The table of an evaluation; users' code is on the import path while it stands.
+    """The table of an evaluation; users' code, and the packages that it needs, are on the import path while it stands.
 
     Args:
         spec: with names resolved.
         downloads: where the artifacts that it names are read.
-        cache: where unpacked code is kept.
+        cache: where unpacked code and installed packages are kept.
         fetch: downloads an artifact; raises DataLoss where it is broken or gone.
 
     Raises:
@@ -123,23 +130,47 @@ def set_up(
         except ArchiveError as error:
             raise Unplayable("POLICY_INVALID", f"the code archive cannot be used: {error}", artifact.sha256) from error
 
+    def packages(artifact: Artifact) -> Path:
+        try:
+            return install_wheels(file(artifact), artifact.sha256, cache / "requirements")
+        except ArchiveError as error:
+            raise Unplayable("POLICY_INVALID", f"the requirements cannot be used: {error}", artifact.sha256) from error
+
     policies = [_source(policy, file, code) for policy in spec.policies]
+    classes = [_class_of(policy) for policy in spec.policies]
+    required = [
+        packages(policy_class.requirements) for policy_class in classes if policy_class.HasField("requirements")
+    ]
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(on_path(*(policy.code for policy in policies if policy.code)))
+            stack.enter_context(requirements_on_path(*required))
         except ImportError as error:
             raise Unplayable("POLICY_INVALID", last_line(error)) from error
-        missions = [mission_of(mission) for mission in spec.missions]
+        missions = [
+            mission_of(mission, _mission_file(mission, f"missions[{number}]", file, cache))
+            for number, mission in enumerate(spec.missions)
+        ]
         yield Table(missions, policies, spec.max_action_time_ms or PATIENT_ACTION_TIME_MS)
 
 
 def _source(policy: Policy, file: Callable[[Artifact], Path], code: Callable[[Artifact], Path]) -> PolicySource:
-    policy_class = policy.policy_class
-    weights = None
-    if policy.HasField("checkpoint"):
-        policy_class = policy.checkpoint.policy_class
-        weights = file(policy.checkpoint.weights)
+    policy_class = _class_of(policy)
+    weights = file(policy.checkpoint.weights) if policy.HasField("checkpoint") else None
     return policy_of(policy_class, weights, code(policy_class.code) if policy_class.HasField("code") else None)
+
+
+def _mission_file(message: MissionMessage, path: str, file: Callable[[Artifact], Path], cache: Path) -> Path | None:
+    if not message.HasField("file"):
+        return None
+    try:
+        return unpack_mission(file(message.file), message.file.sha256, cache / "missions")
+    except MissionError as error:
+        raise Unplayable("MISSION_INVALID", error.message, f"{path}.{error.field}") from error
+
+
+def _class_of(policy: Policy) -> PolicyClass:
+    return policy.checkpoint.policy_class if policy.HasField("checkpoint") else policy.policy_class
 
 
 def _to_message(mission: Mission, outcome: EpisodeOutcome, forfeits: Sequence[Failure]) -> Episode:

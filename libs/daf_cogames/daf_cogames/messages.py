@@ -11,8 +11,8 @@ from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage
 from daf_protos.common.v1.policy_pb2 import PolicyClass
 
 
-def mission_of(message: MissionMessage) -> Mission:
-    """The mission that a message names."""
+def mission_of(message: MissionMessage, file: Path | None) -> Mission:
+    """The mission that a message names; the unpacked file of a user's own lies where the argument says."""
     return Mission(
         name=message.name,
         variants=tuple(message.variants),
@@ -20,6 +20,7 @@ def mission_of(message: MissionMessage) -> Mission:
         max_steps=message.max_steps if message.HasField("max_steps") else None,
         difficulty=message.difficulty or None,
         map_seed=message.map_seed if message.HasField("map_seed") else None,
+        file=file,
     )
 
 

@@ -1,7 +1,7 @@
 """Missions: what an episode is played on, and how cogames builds its environment.
 
 A `MettaGridConfig` does not survive JSON (a statistic comes out with another value), so what travels between
-processes is a `Mission`: names and numbers, from which every process builds the same config again.
+processes is a `Mission`: names and numbers, or the user's own file, from which every process builds the same config.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from daf_cogames.own_missions import own_mission_problems
 from daf_cogames.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ PARAMETRIZED_VARIANT = "objective_mine:"
 
 @dataclass(frozen=True)
 class Mission:
-    """A mission of cogames and how it is changed. What is None keeps the mission's own value.
+    """A mission of cogames, or the user's own, and how it is changed. What is None keeps the mission's own value.
 
-    name: the full name, `site.mission`; variants: applied in this order; cogs: the number of agents; max_steps: the
-    length of an episode in environment steps; difficulty: one of DIFFICULTIES; map_seed: the same map in every
-    episode (without it, the seed of an episode chooses its map).
+    name: the full name, `site.mission`; of a user's own, what it is called; variants: applied in this order; cogs: the
+    number of agents; max_steps: the length of an episode in environment steps; difficulty: one of DIFFICULTIES;
+    map_seed: the same map in every episode (without it, the seed of an episode chooses its map); file: the user's own
+    mission (see `daf_cogames.mission_files`), which takes no variants, cogs or difficulty.
     """
 
     name: str
@@ -43,10 +46,11 @@ class Mission:
     max_steps: int | None = None
     difficulty: str | None = None
     map_seed: int | None = None
+    file: Path | None = None
 
 
 class MissionError(ValueError):
-    """A mission that cannot be built, and the field of `Mission` to blame (`name`: the mission itself)."""
+    """A mission that cannot be built, and the field of `Mission` to blame (`name` or `file`: the mission itself)."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -68,17 +72,33 @@ def build_mission(mission: Mission) -> MettaGridConfig:
 def apply_mission(mission: Mission) -> MettaGridConfig:
     """The config alone, without the simulation that shows whether its map can be made. Raises MissionError."""
     _check_numbers(mission)
+    config = _own_config(mission) if mission.file is not None else _stock_config(mission)
+    if mission.map_seed is not None:
+        _fix_map(config, mission)
+    return config
+
+
+def _own_config(mission: Mission) -> MettaGridConfig:
+    from daf_cogames.mission_files import read_mission
+
+    assert mission.file is not None
+    arguments = (mission.name, mission.variants, mission.cogs, mission.max_steps, mission.difficulty)
+    for field, message in own_mission_problems(*arguments):
+        raise MissionError(field, message)
+    config = read_mission(mission.file)
+    if mission.max_steps is not None:
+        config.game.max_steps = mission.max_steps
+    return config
+
+
+def _stock_config(mission: Mission) -> MettaGridConfig:
     check_name(mission.name, "name", mission_names(), "mission")
     for index, variant in enumerate(mission.variants):
         if not is_parametrized_variant(variant):
             check_name(variant, f"variants[{index}]", variant_names(), "variant")
     if mission.difficulty is not None:
         check_name(mission.difficulty, "difficulty", DIFFICULTIES, "difficulty")
-
-    config = _make_config(mission)
-    if mission.map_seed is not None:
-        _fix_map(config, mission)
-    return config
+    return _make_config(mission)
 
 
 @functools.cache
@@ -215,6 +235,8 @@ def _build_failure(mission: Mission, error: Exception, agents: int | None = None
     cause = " ".join(str(error).split())[:500] or type(error).__name__
     with_agents = f" with {agents} agents" if agents is not None else ""
     message = f"mission {mission.name} does not build{with_agents}: {cause}"
+    if mission.file is not None:
+        return MissionError("file", message)
     if any(sign in cause for sign in ("number of cogs", "Number of agents", "cells")):
         return MissionError("cogs", f"{message}; choose another number of cogs")
     build = apply_mission if agents is None else build_mission

@@ -11,6 +11,7 @@ from pathlib import Path
 from daf_cogames.checkpoints import WeightsError
 from daf_cogames.code import on_path, unpack_code
 from daf_cogames.messages import mission_of, policy_of
+from daf_cogames.mission_files import unpack_mission
 from daf_cogames.reports import persist
 from daf_cogames.resume import ResumePoint, read_resume_point
 from daf_cogames.train import TrainingPlan
@@ -20,6 +21,7 @@ from daf_cogames.world import World
 from daf_common.errors import DataLoss, NotFound
 from daf_common.values import scalars
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
+from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.training.v1.training_job_pb2 import Checkpoint
 from daf_protos.training.v1.worker_service_pb2 import GetAssignmentResponse
 
@@ -60,6 +62,12 @@ class Files:
         """The user's code, unpacked. Raises also ArchiveError."""
         return unpack_code(self.fetch(archive), archive.sha256, self._cache / "code")
 
+    def mission(self, message: Mission) -> Path | None:
+        """The file of a user's own mission, unpacked; None for CoGames' own. Raises also MissionError."""
+        if not message.HasField("file"):
+            return None
+        return unpack_mission(self.fetch(message.file), message.file.sha256, self._cache / "missions")
+
     def requirements(self, archive: Artifact) -> Path:
         """The packages that the code needs, installed. Raises also ArchiveError."""
         return install_wheels(self.fetch(archive), archive.sha256, self._cache / "requirements")
@@ -78,7 +86,8 @@ def prepared(
     """What to train; the user's modules can be imported for as long as this lasts.
 
     Raises:
-        CheckpointsLost, DataLoss, ArchiveError, ImportError, WeightsError: something that is needed cannot be had.
+        CheckpointsLost, DataLoss, ArchiveError, ImportError, MissionError, WeightsError: something that is needed
+            cannot be had.
     """
     spec = assignment.spec
     policy = spec.policy_class
@@ -89,7 +98,7 @@ def prepared(
     start = files.fetch(spec.start.weights) if spec.HasField("start") and not assignment.resume else None
     with on_path(*([code] if code else [])), requirements_on_path(*requirements):
         plan = TrainingPlan(
-            missions=tuple(mission_of(mission) for mission in spec.missions),
+            missions=tuple(mission_of(mission, files.mission(mission)) for mission in spec.missions),
             policy=policy_of(policy, start, code),
             agent_steps=spec.agent_steps,
             num_envs=spec.environments,
