@@ -43,7 +43,7 @@ def daf_plot_training_curves(
 ) -> Path:
     """Draws how training went over its agent steps, as a PNG: reward per agent, losses, learning rate and speed, each
     in a panel of its own, with one line for each job. Points are what was reported; lines are smoothed by a Gaussian
-    window whose standard deviation is 2 % of the run.
+    window whose standard deviation is 3 % of the longest run.
 
     Args:
         checkpoint_dir: a job, or several: by name or id, as what launched it returned, or as the directory of a

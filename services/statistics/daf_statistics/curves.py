@@ -16,8 +16,9 @@ MAX_POINTS = 1000
 MIN_SMOOTHED_POINTS = 12
 """Of fewer finite points, a line through the points themselves says more."""
 
-SMOOTHING_SHARE = 0.02
-"""Standard deviation of the Gaussian window, as a share of the length of the run."""
+SMOOTHING_SHARE = 0.03
+"""Standard deviation of the Gaussian window, as a share of the longest run in the panel: lines beside each other are
+smoothed alike."""
 
 REWARD = "env/reward_per_agent"
 
@@ -53,16 +54,15 @@ class Curve:
     """What x counts."""
 
     @property
-    def window(self) -> float:
-        """Standard deviation of its smoothing, in units of x; 0 where it is not smoothed."""
-        finite = int(np.isfinite(self.values).sum())
-        if self.metric in EXACT or finite < MIN_SMOOTHED_POINTS:
-            return 0.0
-        return SMOOTHING_SHARE * float(self.x[-1] - self.x[0])
+    def length(self) -> float:
+        """From the first point to the last, in units of x."""
+        return float(self.x[-1] - self.x[0])
 
-    def line(self) -> Floats:
-        """The values of the line at each x: smoothed, or the values themselves; NaN where the value is not finite."""
-        return smoothed(self.x, self.values, self.window) if self.window else self.values
+    @property
+    def is_smoothed(self) -> bool:
+        """Whether it is drawn as points and a smooth line, and not as a line through its points."""
+        finite = int(np.isfinite(self.values).sum())
+        return self.metric not in EXACT and finite >= MIN_SMOOTHED_POINTS and self.length > 0
 
 
 def curve(source: str, metric: str, points: Sequence[Point]) -> Curve:
@@ -92,9 +92,10 @@ def smoothed(x: Floats, values: Floats, window: float) -> Floats:
         window: standard deviation of the Gaussian, in the unit of x; more than 0.
     """
     finite = np.isfinite(values)
-    weights = np.exp(-0.5 * ((x[:, None] - x[finite][None, :]) / window) ** 2)
+    known = x[finite]
+    weights = np.exp(-0.5 * ((known[:, None] - known) / window) ** 2)
     result = np.full_like(values, np.nan)
-    result[finite] = (weights @ values[finite] / weights.sum(axis=1))[finite]
+    result[finite] = weights @ values[finite] / weights.sum(axis=1)
     return result
 
 

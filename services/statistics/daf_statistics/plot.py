@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from daf_statistics.curves import SMOOTHING_SHARE, TITLES, Curve, with_unit
+from daf_statistics.curves import SMOOTHING_SHARE, TITLES, Curve, smoothed, with_unit
 
 DOTS_PER_INCH = (200, 120, 60)
 """The first is for screens of double resolution; the others are tried where the picture has too many bytes."""
@@ -90,12 +90,13 @@ def _figure(curves: Sequence[Curve], metrics: Sequence[str], sources: Sequence[s
 
 
 def _panel(axes: Axes, metric: str, curves: Sequence[Curve], sources: Sequence[str]) -> None:
+    window = SMOOTHING_SHARE * max((curve.length for curve in curves), default=0.0)
     for curve in curves:
         style = _style(sources.index(curve.source))
-        if curve.window or len(curve.x) == 1:
+        if curve.is_smoothed or len(curve.x) == 1:
             size, alpha = (7.0, 1.0) if len(curve.x) == 1 else (4.5, 0.35) if len(curve.x) < 500 else (2.6, 0.35)
             axes.plot(curve.x, curve.values, ".", color=style["color"], markersize=size, alpha=alpha, mew=0)
-        axes.plot(curve.x, curve.line(), **style)
+        axes.plot(curve.x, smoothed(curve.x, curve.values, window) if curve.is_smoothed else curve.values, **style)
         lost = curve.x[~np.isfinite(curve.values)]
         axes.plot(
             lost,
@@ -129,11 +130,10 @@ def _style(number: int) -> dict[str, Any]:
 def _note(curves: Sequence[Curve]) -> str:
     """What the reader of the picture has to know about its lines."""
     said = []
-    if any(curve.window for curve in curves):
-        said.append(
-            f"points: as reported; lines: smoothed, Gaussian window with a standard deviation of "
-            f"{SMOOTHING_SHARE:.0%} of the run"
-        )
+    if any(curve.is_smoothed for curve in curves):
+        of = "the longest run" if len({curve.source for curve in curves}) > 1 else "the run"
+        window = f"Gaussian window with a standard deviation of {SMOOTHING_SHARE:.0%} of {of}"
+        said.append(f"points: as reported; lines: smoothed, {window}")
     if any(not np.isfinite(curve.values).all() for curve in curves):
         said.append("x: not finite")
     return "; ".join(said)
