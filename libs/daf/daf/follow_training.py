@@ -45,7 +45,7 @@ class JobView:
 
     job: TrainingJob
     attempts: list[TrainingAttempt] = field(default_factory=list)
-    """All attempts, newest first; read when a new one begins."""
+    """All attempts, newest first; those of a job that was started once are not read."""
     reward: float | None = None
     """The last mean reward that was reported: there is none while no episode ends."""
     pace: Pace = field(default_factory=Pace)
@@ -73,14 +73,16 @@ def follow_training(client: Client, name: str) -> Iterator[JobView]:
     def note(trouble: str) -> None:
         view.trouble = trouble
 
+    read = (0, 0)
     for job in follow_job(client, name, note):
         view.job = job
         view.pace.see(job.progress.agent_steps, time.monotonic())
         if job.progress.HasField("reward"):
             view.reward = job.progress.reward
-        if job.attempt > 1 and (not view.attempts or view.attempts[0].number != job.attempt):
+        if job.attempt > 1 and read != (job.attempt, job.state):
             try:
                 view.attempts = list(list_attempts(client, name))
+                read = (job.attempt, job.state)
             except TRANSIENT:
                 pass  # read the next time
         yield view

@@ -168,5 +168,6 @@ def _ending(attempt: TrainingAttempt) -> str:
 
 
 def _beginning(attempt: TrainingAttempt) -> str:
-    update = attempt.resumed_from.rpartition("/")[2]
-    return f"attempt {attempt.number} " + (f"goes on from update {update}" if update else "starts afresh")
+    if attempt.resumed_from:
+        return f"attempt {attempt.number} goes on from update {attempt.resumed_from.rpartition('/')[2]}"
+    return f"attempt {attempt.number} follows"  # from where, its workers say when they have read a checkpoint
