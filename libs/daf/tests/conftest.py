@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
@@ -71,6 +72,8 @@ SERIES = [
     ),
     statistics_api.MetricSeries(metric="env/agent/death", steps=[2], agent_steps=[200], values=[0.5]),
 ]
+for _series in SERIES:
+    _series.times.extend(Timestamp(seconds=1000 + step) for step in _series.steps)
 WEIGHTS = b"weights"
 WEIGHTS_ARTIFACT = Artifact(
     sha256=hashlib.sha256(WEIGHTS).hexdigest(), size_bytes=len(WEIGHTS), media_type="a", owner="training"
