@@ -37,7 +37,7 @@ def test_a_run_is_checked_without_services_and_nothing_is_started(daf: Daf, home
 
     assert outcome.code == 0, outcome.out
     assert "the checkpoints take at most" in outcome.out
-    assert "the run takes about 1.7 GiB: 2 workers at a time with 2 environments each" in outcome.out
+    assert "the run takes about 1.8 GiB: 2 workers at a time with 2 environments each" in outcome.out
     assert f"ok      mission {MISSION}" in outcome.out
     assert "is recommended" in outcome.out
     assert "Nothing stands in the way" in outcome.out
