@@ -28,7 +28,9 @@ DEFAULT_BEST_METRIC = "env/reward_per_agent"
 POLICY_SPEC = "policy_spec.json"
 WEIGHTS = "weights.pt"
 LINEAGE = "checkpoint.json"
-"""Files of a checkpoint's directory: what CoGames reads, the weights, and where they come from."""
+WHEELS = "wheels"
+"""What is in a checkpoint's directory: what CoGames reads, the weights, where they come from, and the packages that are
+to be installed first, if the policy has requirements."""
 
 _PAGE_SIZE = 200
 
@@ -118,15 +120,24 @@ def _write(client: Client, job: TrainingJob, checkpoint: Checkpoint, content: Pa
             unpack(archive, content)
         except ArchiveError as error:
             raise DataLoss(f"the code of {job.name} cannot be unpacked: {error}") from error
-        for name in (POLICY_SPEC, WEIGHTS, LINEAGE):
+        for name in (POLICY_SPEC, WEIGHTS, LINEAGE, WHEELS):
             if (content / name).exists():
-                raise FailedPrecondition(f"the code of {job.name} has a file {name}, a name that the checkpoint needs")
+                raise FailedPrecondition(f"the code of {job.name} has {name}, a name that the checkpoint needs")
     else:
         content.mkdir()
     class_path, sources = _class_of(client, policy)
     for name, text in sources.items():
         (content / name).parent.mkdir(parents=True, exist_ok=True)
         (content / name).write_text(text, encoding="utf-8")
+    if policy.HasField("requirements"):
+        from daf.wheels import LIMITS  # what resolves requirements is imported where there are some
+
+        archive = scratch / "wheels.zip"
+        download(client, policy.requirements, archive)
+        try:
+            unpack(archive, content / WHEELS, LIMITS)
+        except ArchiveError as error:
+            raise DataLoss(f"the requirements of {job.name} cannot be unpacked: {error}") from error
     download(client, checkpoint.weights, content / WEIGHTS)
     _write_json(content / LINEAGE, lineage(job, checkpoint))
     # Its arguments stand in the specification: CoGames' own training leaves them out, and then cannot load the weights.

@@ -44,7 +44,7 @@ def job_line(job: TrainingJob) -> str:
     return ", ".join(parts)
 
 
-def live_job(view: JobView, height: int) -> RenderableType:
+def live_job(view: JobView, width: int, height: int) -> RenderableType:
     """A training job that runs: how far it is, how it learns, and what its workers use, as much as a terminal holds."""
     job = view.job
     lines: list[RenderableType] = [headline(view)]
@@ -52,7 +52,7 @@ def live_job(view: JobView, height: int) -> RenderableType:
         lines.append(Text(waiting, style="yellow"))
     at = job.progress
     if at.agent_steps:
-        lines += [_bar(view), _learning(view)]
+        lines += [_bar(view, width), _learning(view)]
         if at.losses:
             names = sorted(at.losses, key=lambda name: (name not in _FIRST_LOSSES, name))
             losses = [f"{name.removesuffix('_loss')} {number(at.losses[name], 3)}" for name in names]
@@ -104,18 +104,17 @@ def _waiting(job: TrainingJob) -> str:
     return ""
 
 
-def _bar(view: JobView) -> Table:
+def _bar(view: JobView, width: int) -> Table:
     at = view.job.progress
     total = at.total_agent_steps or view.job.spec.agent_steps
     share = min(at.agent_steps / total, 1) if total else 0
     left = view.seconds_left() if job_state(view.job) == "running" else None
     row = Table.grid(padding=(0, 2))
-    row.add_row(
-        ProgressBar(total=total, completed=at.agent_steps, width=_BAR_WIDTH),
-        f"{share:.0%}",
-        f"{at.agent_steps:,} of {total:,} agent steps",
-        f"about {duration(left)} left" if left is not None else "",
-    )
+    texts = [f"{share:.0%}", f"{at.agent_steps:,} of {total:,} agent steps"]
+    if left is not None:
+        texts.append(f"about {duration(left)} left")
+    room = width - sum(len(text) + 2 for text in texts)
+    row.add_row(ProgressBar(total=total, completed=at.agent_steps, width=max(8, min(room, _BAR_WIDTH))), *texts)
     return row
 
 

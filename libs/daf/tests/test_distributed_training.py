@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -20,6 +21,7 @@ from daf.distributed_training import (
     daf_monitor_training_job,
 )
 from daf.resources import Resources
+from daf_common.archives import pack
 from daf_common.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 
 MISSION = "cogsguard_machina_1.miner_tutorial"
@@ -293,6 +295,20 @@ def test_the_directory_of_a_checkpoint_has_all_that_cogames_needs(client: Client
     assert lineage["metrics"]["env/reward_per_agent"] == 1.5
 
 
+def test_the_packages_that_a_policy_requires_come_along(client: Client, services: Any, tmp_path: Path) -> None:
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    archive = pack([wheel])
+    job = services.training.jobs[launch(client, checkpoints_path=None).name]
+    job.spec.policy_class.requirements.sha256 = hashlib.sha256(archive).hexdigest()
+    services.artifacts.stored[job.spec.policy_class.requirements.sha256] = archive
+
+    directory = daf_collect_training_results(job.name, "train_dir", client=client).final_checkpoint
+
+    assert directory is not None
+    assert (directory / "wheels" / wheel.name).read_bytes() == b"a wheel"
+
+
 def test_a_short_name_is_written_as_the_class_that_it_means(client: Client) -> None:
     directory = launch(client).final_checkpoint
 
@@ -306,7 +322,7 @@ def test_code_with_a_file_of_a_name_that_cogames_needs_is_refused(client: Client
     (tmp_path / "mine/module.py").write_text("class Policy: ...\n")
     (tmp_path / "mine/policy_spec.json").write_text("{}")
 
-    with pytest.raises(FailedPrecondition, match=r"has a file policy_spec\.json"):
+    with pytest.raises(FailedPrecondition, match=r"has policy_spec\.json, a name"):
         launch(client, policy_class_path="module.Policy", code=["mine"])
 
 

@@ -9,7 +9,15 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from daf.checkpoints import DEFAULT_BEST_METRIC, default_directory, find_checkpoint, list_checkpoints, save_checkpoint
+from daf.checkpoints import (
+    DEFAULT_BEST_METRIC,
+    WHEELS,
+    default_directory,
+    find_checkpoint,
+    list_checkpoints,
+    save_checkpoint,
+)
+from daf.cli.job_display import mission_options
 from daf.cli.session import JsonFlag, open_client, print_json, resource_name
 from daf.render import number, size
 from daf.render_training import best_metric, checkpoint_marks
@@ -87,6 +95,6 @@ def get(
         return
     where = str(directory) if directory.is_absolute() else f"./{directory}"
     print(f"{checkpoint.name} is in {saved}")
-    mission = job.spec.missions[0]
-    cogs = f" --cogs {mission.cogs}" if mission.HasField("cogs") else ""
-    print(f"play it with plain CoGames: cogames run -m {mission.name}{cogs} -p {where}")
+    if job.spec.policy_class.HasField("requirements"):
+        print(f"install what it requires: uv pip install {where}/{WHEELS}/*.whl")
+    print(f"play it with plain CoGames: cogames run {mission_options(job.spec.missions[0])} -p {where}")

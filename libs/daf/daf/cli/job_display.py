@@ -52,6 +52,17 @@ def finish(job: TrainingJob, json: bool) -> None:
         raise typer.Exit(1)
 
 
+def mission_options(mission: Mission) -> str:
+    """The options of `daf evaluate`, and of `cogames run`, that play a mission as it was trained on."""
+    options = ["-m YOUR_MISSION_FILE" if mission.HasField("file") else f"-m {mission.name}"]
+    if mission.HasField("cogs"):
+        options.append(f"--cogs {mission.cogs}")
+    if mission.HasField("max_steps"):
+        options.append(f"--steps {mission.max_steps}")
+    options += [f"--variant {variant}" for variant in mission.variants]
+    return " ".join(options)
+
+
 class _Screen:
     """What the display draws, as it is at the moment of drawing: times go on, and so does trouble."""
 
@@ -59,7 +70,7 @@ class _Screen:
         self._view, self._console = view, console
 
     def __rich__(self) -> RenderableType:
-        return live_job(self._view, self._console.height)
+        return live_job(self._view, self._console.width, self._console.height)
 
 
 def _show(views: Iterator[JobView], console: Console) -> TrainingJob:
@@ -109,7 +120,7 @@ def _print_end(job: TrainingJob) -> None:
     rows = {
         "all checkpoints": f"daf job checkpoints {identifier}",
         "take it along": f"daf job checkpoints get {identifier} {which} --output {identifier}",
-        "score it": f"daf evaluate -p job/{identifier}/checkpoints/{which} {_mission_options(job.spec.missions[0])}",
+        "score it": f"daf evaluate -p job/{identifier}/checkpoints/{which} {mission_options(job.spec.missions[0])}",
         "its curves": f"daf job plot {identifier} --output {identifier}.png",
     }
     for what, how in rows.items():
@@ -131,17 +142,6 @@ def _chosen(job: TrainingJob) -> str:
     """The hyperparameters that were asked for, with the values that really were in effect."""
     effective = scalars(job.effective_trainer)
     return ", ".join(f"{name} {scalar_text(effective[name])}" for name in sorted(job.spec.trainer) if name in effective)
-
-
-def _mission_options(mission: Mission) -> str:
-    """The options of `daf evaluate` that play a mission as it was trained on."""
-    options = [f"-m {mission.name}"]
-    if mission.HasField("cogs"):
-        options.append(f"--cogs {mission.cogs}")
-    if mission.HasField("max_steps"):
-        options.append(f"--steps {mission.max_steps}")
-    options += [f"--variant {variant}" for variant in mission.variants]
-    return " ".join(options)
 
 
 def _id(job: TrainingJob) -> str:
