@@ -54,11 +54,11 @@ def speed(value: float | None) -> str:
 
 def size(count: float) -> str:
     """A number of bytes in the unit that suits it."""
-    for unit in ("B", "kB", "MB"):
+    for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} GB"
+    return f"{count:.3g} TB"
 
 
 def scalar_text(value: Scalar) -> str:

@@ -58,7 +58,7 @@ def live_job(view: JobView, width: int, height: int) -> RenderableType:
             losses = [f"{name.removesuffix('_loss')} {number(at.losses[name], 3)}" for name in names]
             lines.append(Text(f"losses: {', '.join(losses)}", overflow="ellipsis", no_wrap=True))
     if job_state(job) == "running" and at.workers:
-        lines.append(_workers(at.workers, room=max(2, height - len(lines) - _MAX_RESTARTS - 5)))
+        lines.append(_workers(at.workers, room=max(2, height - len(lines) - _MAX_RESTARTS - 6)))
     lines += [Text(line, style="yellow") for line in restarts(view.attempts)[-_MAX_RESTARTS:]]
     return Group(*lines)
 
@@ -128,7 +128,7 @@ def _learning(view: JobView) -> Text:
     if job.HasField("best_checkpoint"):
         value = job.best_checkpoint.metrics.get(best_metric(job))
         parts.append(f"best {job.best_checkpoint.update:,}" + (f" ({number(value, 3)})" if value is not None else ""))
-    return Text(", ".join(parts), overflow="ellipsis", no_wrap=True)
+    return Text(", ".join(parts))
 
 
 def _workers(workers: Iterable[TrainingWorker], room: int) -> Table:
