@@ -214,6 +214,8 @@ def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now
 def _resume(
     tx: Transaction, request: pb.ResumeTrainingJobRequest, job_id: str, capacity: Capacity, now: datetime
 ) -> None:
+    store.get_job(tx, job_id, lock=True)  # first, so that of two equal requests the second sees what the first did
+
     def resume() -> str:
         store.resume_job(tx, job_id, lambda job, newest: resumed(job, request, newest, capacity, now), now)
         return request.name
