@@ -104,6 +104,9 @@ class Player:
         """Plays a shard; returns what comes next, if the service has said it."""
         answer = ReportShardResponse()
         with self._heartbeats(lease) as dropped:
+            if lease.episodes and not lease.episodes[0].seats:
+                answer = self._report(lease, seats=table.seats(lease.mission))
+                return answer.next if answer.HasField("next") else None
             for planned in lease.episodes:
                 if dropped() or self._terminating.is_set():
                     return None
@@ -165,10 +168,13 @@ class Player:
         *,
         done: bool = False,
         failure: Failure | None = None,
+        seats: int | None = None,
     ) -> ReportShardResponse:
         request = self._request(lease)
         request.episodes.extend(episodes)
         request.done = done
+        if seats is not None:
+            request.seats = seats
         if failure is not None:
             request.failure.CopyFrom(failure)
         return persist(lambda: self._stub.ReportShard(request), "a report", wait=self._terminating.wait)

@@ -24,7 +24,8 @@ SHOWN_PROBLEMS = 5
 def unpack_mission(archive: Path, sha256: str, cache: Path) -> Path:
     """The one file of an archive, unpacked under `cache/<sha256>`. Raises MissionError."""
     try:
-        files = [path for path in unpack_code(archive, sha256, cache).rglob("*") if path.is_file()]
+        # Not deeper: Python leaves a directory with byte code beside a `.py` that was imported.
+        files = [path for path in unpack_code(archive, sha256, cache).iterdir() if path.is_file()]
     except ArchiveError as error:
         raise MissionError("file", f"the archive of the mission cannot be used: {error}") from error
     if len(files) != 1 or files[0].suffix not in SUFFIXES:

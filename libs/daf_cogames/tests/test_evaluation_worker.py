@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import json
 import os
 import signal
 import zipfile
@@ -206,6 +207,62 @@ async def test_a_policy_that_raises_forfeits_and_the_others_go_on(stack: Stack) 
     assert (await stack.ended("solo")).state == SUCCEEDED
     forfeits = {episode.scenario: len(episode.forfeits) for episode in await stack.episodes("solo")}
     assert forfeits == {0: 0, 1: 1}
+
+
+OWN_MISSION = f"""
+from cogames.cli.mission import get_mission
+
+def get_config():
+    _, config, _ = get_mission("{MISSION.name}", cogs={MISSION.cogs}, steps={MISSION.max_steps})
+    return config
+"""
+
+
+async def own_mission(stack: Stack, text: str, name: str = "mine.py") -> mission_pb2.Mission:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, text)
+    store = ArtifactStore((stack.home / "artifacts").as_uri(), "evaluation")
+    return mission_pb2.Mission(name="mine", file=await store.put(content.getvalue(), "application/zip"))
+
+
+async def test_a_users_own_mission_is_planned_for_the_seats_that_workers_find_in_it(stack: Stack) -> None:
+    expected = await asyncio.to_thread(sequential, ["starter", "noop"])
+    mission = await own_mission(stack, OWN_MISSION)
+    digests = set()
+    for workers in (1, 3):
+        id = f"own{workers}"
+        await stack.create(id, policies=[policy("starter"), policy("noop")], missions=[mission], workers=workers)
+        ended = await stack.ended(id)
+        assert ended.state == SUCCEEDED, ended.failure
+        played = await stack.episodes(id)
+        for episode, same in zip(played, expected, strict=True):
+            assert_same(episode, same)
+        assert {json.loads(episode.mission)["name"] for episode in played} == {"mine"}
+        assert len({json.loads(episode.mission)["file"] for episode in played}) == 1
+        digests.add(ended.digest)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mine.py", "raise ValueError('a bad day')", "mine.py:1: ValueError: a bad day"),
+        ("mine.yaml", "game: {\n a: 1\n", "mine.yaml:3: "),
+        ("mine.txt", "", "exactly one file"),
+    ],
+)
+async def test_a_users_own_mission_that_does_not_build_fails_the_evaluation_with_the_reason(
+    stack: Stack, name: str, text: str, message: str
+) -> None:
+    await stack.create("broken", missions=[await own_mission(stack, text, name)], workers=1)
+
+    ended = await stack.ended("broken")
+
+    assert ended.state == FAILED
+    assert ended.failure.reason == "MISSION_INVALID"
+    assert ended.failure.subject == "missions[0].file"
+    assert message in ended.failure.message
 
 
 async def test_code_that_is_no_archive_fails_the_evaluation_with_the_reason(stack: Stack) -> None:

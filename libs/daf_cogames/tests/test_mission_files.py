@@ -170,7 +170,9 @@ def test_the_one_file_of_an_archive_is_unpacked(python_file: Path, tmp_path: Pat
     archive.write_bytes(pack([python_file]))
 
     path = unpack_mission(archive, digest_of(archive), tmp_path / "cache")
+    build_mission(own(path))
 
+    assert unpack_mission(archive, digest_of(archive), tmp_path / "cache") == path
     assert path.read_text() == PYTHON_MISSION
     assert path.parent.parent == tmp_path / "cache"
 

@@ -14,6 +14,7 @@ from daf_evaluation.plan import Scenario, Team
 from daf_evaluation.shards import Shard
 from daf_protos.common.v1 import failure_pb2
 from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
@@ -57,9 +58,11 @@ def read_spec(evaluation: Evaluation) -> EvaluationSpec:
 
 
 def agents(spec: EvaluationSpec) -> tuple[int, ...]:
-    """The number of seats of each mission of a spec that was checked."""
+    """The number of seats of each mission of a spec that was checked; 0 for a user's own, which only a worker opens."""
     return tuple(
-        agent_count(
+        0
+        if mission.HasField("file")
+        else agent_count(
             resolve_mission(mission.name).name,
             tuple(mission.variants),
             mission.cogs if mission.HasField("cogs") else None,
@@ -72,6 +75,11 @@ def scenarios(spec: EvaluationSpec, seats: tuple[int, ...]) -> tuple[Scenario, .
     """The scenarios of a spec whose missions have so many seats."""
     team = Team.SOLO if spec.team == evaluation_pb2.Team.TEAM_SOLO else Team.MIXED
     return plan.scenarios(team, len(spec.policies), seats, tuple(spec.proportions))
+
+
+def mission_of(evaluation: Evaluation, shard: Shard) -> int:
+    """The number of the mission that a shard is played on."""
+    return scenarios(read_spec(evaluation), evaluation.agents)[shard.scenario].mission
 
 
 def to_lease(evaluation: Evaluation, shard: Shard, heartbeat_seconds: float) -> ShardLease:
@@ -97,7 +105,8 @@ def resolved(spec: EvaluationSpec) -> EvaluationSpec:
     copy = EvaluationSpec()
     copy.CopyFrom(spec)
     for mission in copy.missions:
-        mission.name = resolve_mission(mission.name).name
+        if not mission.HasField("file"):
+            mission.name = resolve_mission(mission.name).name
     for policy in copy.policies:
         policy_class = class_of(policy)
         policy_class.class_path = resolve_policy(policy_class.class_path).name
@@ -112,7 +121,7 @@ def class_of(policy: Policy) -> PolicyClass:
 def artifacts(spec: EvaluationSpec) -> list[tuple[str, Artifact]]:
     """The artifacts that a spec names, each with its field; each artifact once."""
     found: dict[str, tuple[str, Artifact]] = {}
-    for field, artifact in _artifacts(spec.policies):
+    for field, artifact in (*_artifacts(spec.policies), *_mission_files(spec.missions)):
         found.setdefault(artifact.sha256, (field, artifact))
     return list(found.values())
 
@@ -120,8 +129,16 @@ def artifacts(spec: EvaluationSpec) -> list[tuple[str, Artifact]]:
 def _artifacts(policies: Iterable[Policy]) -> Iterable[tuple[str, Artifact]]:
     for number, policy in enumerate(policies):
         path = f"spec.policies[{number}]"
+        of_class = "checkpoint.policy_class" if policy.HasField("checkpoint") else "policy_class"
         if class_of(policy).HasField("code"):
-            of_class = "checkpoint.policy_class" if policy.HasField("checkpoint") else "policy_class"
             yield f"{path}.{of_class}.code", class_of(policy).code
+        if class_of(policy).HasField("requirements"):
+            yield f"{path}.{of_class}.requirements", class_of(policy).requirements
         if policy.HasField("checkpoint"):
             yield f"{path}.checkpoint.weights", policy.checkpoint.weights
+
+
+def _mission_files(missions: Iterable[Mission]) -> Iterable[tuple[str, Artifact]]:
+    for number, mission in enumerate(missions):
+        if mission.HasField("file"):
+            yield f"spec.missions[{number}].file", mission.file

@@ -50,7 +50,7 @@ class Evaluation:
     spec: bytes
     """The serialized `EvaluationSpec`, as it was submitted."""
     agents: tuple[int, ...]
-    """The number of seats of each mission."""
+    """The number of seats of each mission; 0 of a user's own until a worker has told it."""
     total: int
     """Episodes in all."""
     workers: int

@@ -35,7 +35,7 @@ def scenarios(team: Team, policies: int, agents: Sequence[int], proportions: Seq
     Args:
         team: who plays with whom.
         policies: how many policies there are.
-        agents: the number of seats of each mission.
+        agents: the number of seats of each mission; 0 where it is not known yet.
         proportions: shares of the seats, one for each policy; empty means equal shares. For a mixed team only.
     """
     if team is Team.SOLO:
@@ -47,11 +47,17 @@ def scenarios(team: Team, policies: int, agents: Sequence[int], proportions: Seq
     shares = tuple(proportions) or (1.0,) * policies
     everyone = tuple(range(policies))
     return tuple(
-        Scenario(mission, everyone, seats_from_proportions(seats, shares)) for mission, seats in enumerate(agents)
+        Scenario(mission, everyone, seats_from_proportions(seats, shares) if seats else ())
+        for mission, seats in enumerate(agents)
     )
 
 
 @functools.lru_cache(maxsize=64)
 def episodes(seats: tuple[int, ...], count: int, seed: int) -> tuple[EpisodePlan, ...]:
-    """All episodes of a scenario. Kept, since each depends on the shuffles of those before it."""
+    """All episodes of a scenario; without seats, where it has none yet.
+
+    They are kept, since each depends on the shuffles of those before it.
+    """
+    if not seats:
+        return tuple(EpisodePlan(index, seed + index, ()) for index in range(count))
     return tuple(plan_episodes(seats, count, seed))

@@ -172,6 +172,17 @@ def report(tx: Transaction, id: str, number: int, holder: str, fence: int, indic
     return reported
 
 
+def note_seats(tx: Transaction, id: str, mission: int, seats: int) -> Evaluation | None:
+    """Stores how many seats a mission has, unless that is known; returns the evaluation as it is now."""
+    evaluation = get(tx, id)
+    if evaluation is None or evaluation.agents[mission]:
+        return evaluation
+    agents = (*evaluation.agents[:mission], seats, *evaluation.agents[mission + 1 :])
+    tx.execute(sa.update(EVALUATIONS).where(EVALUATIONS.c.id == id).values(agents=list(agents)))
+    tx.changed(EVALUATIONS, id)
+    return replace(evaluation, agents=agents)
+
+
 def request_cancel(tx: Transaction, id: str) -> Evaluation | None:
     """Notes that an evaluation is to stop, unless it has ended; returns it as it is now."""
     evaluation = get(tx, id)

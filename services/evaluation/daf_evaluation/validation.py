@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Iterator
 
-from daf_cogames.catalog import check_mission, check_policy, resolve_mission
+from daf_cogames.catalog import check_mission, check_own_mission, check_policy, resolve_mission
 from daf_cogames.seating import SEED_LIMIT
 from daf_common.artifacts import check_artifact
 from daf_common.errors import FailedPrecondition, InvalidArgument, Unimplemented, Violation
+from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
 from daf_protos.common.v1.value_pb2 import Value
@@ -22,7 +23,7 @@ MAX_WORKERS = 1000
 PROFILES = ("", "cpu-small")
 _MAX_POLICIES = _MAX_MISSIONS = 100
 _MAX_TEXT = 10_000
-_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_CLASS_PATH = re.compile(r"[A-Za-z_][\w-]*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def check_spec(spec: EvaluationSpec) -> None:
@@ -97,20 +98,16 @@ def _policy(policy: Policy, path: str, broken: list[Violation]) -> Iterator[Viol
             yield from _policy_class(policy.policy_class, f"{path}.policy_class", broken)
         case "checkpoint":
             yield from _policy_class(policy.checkpoint.policy_class, f"{path}.checkpoint.policy_class", broken)
-            try:
-                check_artifact(policy.checkpoint.weights, f"{path}.checkpoint.weights")
-            except InvalidArgument as error:
-                yield from error.violations
+            yield from _artifact(policy.checkpoint.weights, f"{path}.checkpoint.weights")
         case None:
             yield Violation(path, "names no policy: set policy_class or checkpoint")
 
 
 def _policy_class(policy: PolicyClass, path: str, broken: list[Violation]) -> Iterator[Violation]:
     if policy.HasField("code"):
-        try:
-            check_artifact(policy.code, f"{path}.code")
-        except InvalidArgument as error:
-            yield from error.violations
+        yield from _artifact(policy.code, f"{path}.code")
+    if policy.HasField("requirements"):
+        yield from _artifact(policy.requirements, f"{path}.requirements")
     if len(policy.class_path) > 300 or not _CLASS_PATH.fullmatch(policy.class_path):
         message = f"{policy.class_path[:60]!r} is neither a short name nor a dotted path of a class"
         yield Violation(f"{path}.class_path", message)
@@ -148,16 +145,27 @@ def _is_usable(name: str, value: Value) -> bool:
 def _mission(mission: Mission, path: str, broken: list[Violation]) -> Iterator[Violation]:
     if mission.HasField("map_seed") and not 0 <= mission.map_seed < SEED_LIMIT:
         yield Violation(f"{path}.map_seed", f"{mission.map_seed} does not lie between 0 and 2^32 - 1")
-    problems = check_mission(
-        resolve_mission(mission.name).name,
+    changes = (
         tuple(mission.variants),
         mission.cogs if mission.HasField("cogs") else None,
         mission.max_steps if mission.HasField("max_steps") else None,
         mission.difficulty or None,
     )
+    if mission.HasField("file"):
+        yield from _artifact(mission.file, f"{path}.file")
+        problems = check_own_mission(mission.name, *changes)
+    else:
+        problems = check_mission(resolve_mission(mission.name).name, *changes)
     for problem in problems:
         violation = Violation(f"{path}.{problem.field}", problem.message)
         if problem.broken:
             broken.append(violation)
         else:
             yield violation
+
+
+def _artifact(artifact: Artifact, path: str) -> Iterator[Violation]:
+    try:
+        check_artifact(artifact, path)
+    except InvalidArgument as error:
+        yield from error.violations

@@ -29,6 +29,8 @@ RETRY_SECONDS = 1.0
 
 HEARTBEATS_PER_LEASE = 5
 
+MAX_SEATS = 10_000
+
 
 class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
     """Serves the workers. A shard is one worker's at a time, by its fence; results of others are refused."""
@@ -78,6 +80,8 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
             return pb.ReportShardResponse(stop=True)
         if shard is None:
             raise _stale(request)
+        if request.HasField("seats"):
+            return await self._seat(evaluation, shard, request.seats)
         indices = _check_report(evaluation, shard, request)
         if request.episodes:
             # Recorded first: what is done here is never more than what is there, and recording twice is harmless.
@@ -97,6 +101,17 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
             return pb.ReportShardResponse()
         self._observer.forget(_lease_name(id, shard))
         return pb.ReportShardResponse(next=await self._answer(evaluation, holder, following, others))
+
+    async def _seat(self, evaluation: Evaluation, shard: Shard, seats: int) -> pb.ReportShardResponse:
+        """The lease again, with the seats that its mission has: as told now, or by a worker before."""
+        if not 1 <= seats <= MAX_SEATS:
+            raise InvalidArgument.field("seats", f"must be between 1 and {MAX_SEATS}, not {seats}")
+        mission = convert.mission_of(evaluation, shard)
+        seated = await self._store.run(store.note_seats, evaluation.id, mission, seats)
+        if seated is None:
+            raise NotFound(f"there is no {names.EVALUATION.format(evaluation.id)}")
+        lease = convert.to_lease(seated, shard, self._heartbeat_seconds)
+        return pb.ReportShardResponse(next=pb.LeaseShardResponse(lease=lease))
 
     async def _answer(
         self, evaluation: Evaluation, holder: str, shard: Shard | None, others: Sequence[Shard]

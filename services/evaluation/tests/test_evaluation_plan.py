@@ -37,6 +37,17 @@ def test_alone_each_policy_has_all_seats_of_each_mission() -> None:
     ]
 
 
+def test_a_mission_whose_seats_are_not_known_has_its_scenarios_and_seeds_already() -> None:
+    mixed = plan.scenarios(Team.MIXED, 2, (0, 4), (3.0, 1.0))
+    alone = plan.scenarios(Team.SOLO, 2, (0,), ())
+    assert mixed == (Scenario(0, (0, 1), ()), Scenario(1, (0, 1), (0, 0, 0, 1)))
+    assert alone == (Scenario(0, (0,), ()), Scenario(0, (1,), ()))
+    assert [(episode.index, episode.seed, episode.seats) for episode in plan.episodes((), 2, 7)] == [
+        (0, 7, ()),
+        (1, 8, ()),
+    ]
+
+
 def test_episodes_are_shuffled_one_after_another_by_one_generator_and_seeds_count_up() -> None:
     generator, seats = random.Random(5), [0, 0, 1, 1]
     expected = []

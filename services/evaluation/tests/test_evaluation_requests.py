@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from daf_cogames.catalog import catalog
 from daf_common.channel import raising
 from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from daf_evaluation.validation import check_spec
@@ -39,6 +40,10 @@ def changed(**fields: Any) -> Callable[[EvaluationSpec], None]:
 
 def mission(**fields: Any) -> Callable[[EvaluationSpec], None]:
     return lambda spec: spec.missions[0].MergeFrom(Mission(**fields))
+
+
+def own_mission(**fields: Any) -> Callable[[EvaluationSpec], None]:
+    return lambda spec: spec.missions[0].CopyFrom(Mission(**{"name": "own", "file": ARTIFACT, **fields}))
 
 
 def policy(class_path: str, **fields: Any) -> Callable[[EvaluationSpec], None]:
@@ -79,6 +84,7 @@ WRONG: list[tuple[str, Callable[[EvaluationSpec], None]]] = [
     ("spec.policies[0].policy_class.arguments", policy("a.B", arguments={"x": Value()})),
     ("spec.policies[0].policy_class.arguments", policy("a.B", arguments={"x y": Value(integer=1)})),
     ("spec.policies[0].policy_class.code.sha256", policy("a.B", code=Artifact(sha256="../x", owner="deployment"))),
+    ("spec.policies[0].policy_class.requirements.sha256", policy("starter", requirements=Artifact(sha256="../x"))),
     ("spec.policies[0].policy_class.code.owner", policy("a.B", code=Artifact(sha256="ab" * 32, owner="me"))),
     ("spec.missions[0].name", mission(name="cogsguard_arena.basics")),
     ("spec.missions[0].name", mission(name="Cogsguard_arena.basic")),
@@ -87,6 +93,16 @@ WRONG: list[tuple[str, Callable[[EvaluationSpec], None]]] = [
     ("spec.missions[0].name", mission(name="/tmp/mission.py")),
     ("spec.missions[0].name", mission(name="mission.yaml")),
     ("spec.missions[0].name", mission(name="\x00")),
+    ("spec.missions[0].name", own_mission(name="own.yaml")),
+    ("spec.missions[0].name", own_mission(name="../own")),
+    ("spec.missions[0].name", own_mission(name="own*")),
+    ("spec.missions[0].name", own_mission(name="x" * 1_000_000)),
+    ("spec.missions[0].cogs", mission(file=ARTIFACT)),
+    ("spec.missions[0].variants[0]", own_mission(variants=["dark_side"])),
+    ("spec.missions[0].difficulty", own_mission(difficulty="easy")),
+    ("spec.missions[0].max_steps", own_mission(max_steps=0)),
+    ("spec.missions[0].map_seed", own_mission(map_seed=-1)),
+    ("spec.missions[0].file.sha256", own_mission(file=Artifact(sha256="../x"))),
     ("spec.missions[0].cogs", mission(cogs=0)),
     ("spec.missions[0].cogs", mission(cogs=100_000)),
     ("spec.missions[0].max_steps", mission(max_steps=0)),
@@ -106,6 +122,21 @@ def test_a_wrong_field_is_named(field: str, spoil: Callable[[EvaluationSpec], No
         check_spec(wrong)
     assert raised.value.violations
     assert all(violation.field.startswith(field) for violation in raised.value.violations)
+
+
+def test_a_mission_of_ones_own_may_be_called_like_one_of_cogames() -> None:
+    for name in ("cogsguard_arena.basic", "assembler_2", "my-mission"):
+        wanted = spec()
+        wanted.missions[0].CopyFrom(Mission(name=name, file=ARTIFACT, max_steps=10, map_seed=3))
+        check_spec(wanted)
+
+
+def test_every_policy_of_the_catalogue_has_a_name_that_can_be_asked_for() -> None:
+    for name, entry in catalog().policies.items():
+        if not entry.problem and not any(parameter.required for parameter in entry.parameters):
+            wanted = spec()
+            policy(name)(wanted)
+            check_spec(wanted)
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
@@ -174,10 +205,15 @@ async def test_artifacts_must_be_there(stack: Stack) -> None:
     policy_class = PolicyClass(class_path="my.Policy", code=ARTIFACT)
     weights = Artifact(sha256="cd" * 32, size_bytes=1, owner="training")
     wanted.policies.append(Policy(checkpoint=PolicyCheckpoint(policy_class=policy_class, weights=weights)))
+    wanted.missions.add(name="own", file=Artifact(sha256="ef" * 32, size_bytes=1, owner="deployment"))
     with pytest.raises(InvalidArgument) as raised:
         await raising(stack.evaluations.CreateEvaluation(pb.CreateEvaluationRequest(spec=wanted)))
     fields = {violation.field for violation in raised.value.violations}
-    assert fields == {"spec.policies[1].checkpoint.policy_class.code", "spec.policies[1].checkpoint.weights"}
+    assert fields == {
+        "spec.policies[1].checkpoint.policy_class.code",
+        "spec.policies[1].checkpoint.weights",
+        "spec.missions[1].file",
+    }
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

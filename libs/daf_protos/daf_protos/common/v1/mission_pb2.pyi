@@ -52,7 +52,9 @@ class Mission(_message.Message):
 
     @_builtins.property
     def file(self) -> _artifact_pb2.Artifact:
-        """The user's own mission, an archive with one `.yaml` or `.py` file as CoGames reads it; only workers open it."""
+        """The user's own mission: an archive with one `.yaml`, `.yml`, `.json` or `.py` file as CoGames reads it, or a `.pickle`
+        of a config. Only workers open it. It takes no variants, number of agents or difficulty.
+        """
 
     def __init__(
         self,

@@ -183,7 +183,9 @@ class PlannedEpisode(_message.Message):
     """Its seed."""
     @_builtins.property
     def seats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """For every seat the number of the policy that sits there."""
+        """For every seat the number of the policy that sits there; empty where the mission is the user's own and no worker has
+        told yet how many seats it has.
+        """
 
     def __init__(
         self,
@@ -212,12 +214,15 @@ class ReportShardRequest(_message.Message):
     EPISODES_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    SEATS_FIELD_NUMBER: _builtins.int
     shard: _builtins.int
     """Number of the shard."""
     fence: _builtins.int
     """Fence of the lease."""
     done: _builtins.bool
     """All episodes of the lease have been reported."""
+    seats: _builtins.int
+    """Seats of the lease's mission, told where its episodes came without; the first that is told counts."""
     @_builtins.property
     def worker(self) -> Global___Worker:
         """Who reports."""
@@ -239,12 +244,15 @@ class ReportShardRequest(_message.Message):
         episodes: _abc.Iterable[_episode_pb2.Episode] | None = ...,
         done: _builtins.bool = ...,
         failure: _failure_pb2.Failure | None = ...,
+        seats: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "worker", b"worker"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seats", b"_seats", "failure", b"failure", "seats", b"seats", "worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "episodes", b"episodes", "failure", b"failure", "fence", b"fence", "shard", b"shard", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seats", b"_seats", "done", b"done", "episodes", b"episodes", "failure", b"failure", "fence", b"fence", "seats", b"seats", "shard", b"shard", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seats: _TypeAlias = _typing.Literal["seats"]  # noqa: Y015
+    _WhichOneofArgType__seats: _TypeAlias = _typing.Literal["_seats", b"_seats"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seats) -> _WhichOneofReturnType__seats | None: ...
 
 Global___ReportShardRequest: _TypeAlias = ReportShardRequest  # noqa: Y015
 
@@ -260,7 +268,9 @@ class ReportShardResponse(_message.Message):
     """Drop the shard and ask for another."""
     @_builtins.property
     def next(self) -> Global___LeaseShardResponse:
-        """What to play next, as if the worker had asked; on the report that is `done`."""
+        """What to play next, as if the worker had asked; on the report that is `done`. On one with `seats`, the same lease with
+        its seats.
+        """
 
     def __init__(
         self,
