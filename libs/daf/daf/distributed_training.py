@@ -19,6 +19,7 @@ from daf.connection import given_or_connected
 from daf.documents import Scalar
 from daf.references import MissionConfig
 from daf.render_training import job_state
+from daf.tracking import Tracking, exported_live
 from daf.training_documents import training_document
 from daf.training_jobs import create_training_job, read_training_job
 from daf.training_results import DistributedTrainingResult, TrainingFailed
@@ -149,12 +150,14 @@ def daf_launch_distributed_training(
             document.training.max_checkpoints = settings.max_checkpoints_to_keep
     client = client or (cluster.client if cluster else None)
     path = Path(checkpoints_path).absolute() if checkpoints_path is not None else None
+    destinations = Tracking.of(document).destinations() if wait else []
     with given_or_connected(client) as connected:
         job = create_training_job(connected, document)
         log.info("started %s", job.name)
         result = DistributedTrainingResult(job.name, checkpoints_path=path, client=connected)
         if wait:
-            result.wait_for_completion(on_change=on_change)
+            with exported_live(connected, job.name, destinations):
+                result.wait_for_completion(on_change=on_change)
     result.client = client  # one that was opened here is closed by now
     return result
 

@@ -157,14 +157,17 @@ def _overlap(one: sweep_pb2.EvaluationPlan, other: sweep_pb2.EvaluationPlan) -> 
 
 
 def _check_mission(field: str, mission: Mission) -> Iterator[Violation]:
-    problems = catalog.check_mission(
-        catalog.resolve_mission(mission.name).name,
+    changes = (
         tuple(mission.variants),
         mission.cogs if mission.HasField("cogs") else None,
         mission.max_steps if mission.HasField("max_steps") else None,
         mission.difficulty or None,
     )
-    yield from _violations(field, problems)
+    if mission.HasField("file"):
+        yield from _check_reference(f"{field}.file", mission.file)
+        yield from _violations(field, catalog.check_own_mission(mission.name, *changes))
+    else:
+        yield from _violations(field, catalog.check_mission(catalog.resolve_mission(mission.name).name, *changes))
     if mission.HasField("map_seed") and not 0 <= mission.map_seed < SEED_LIMIT:
         yield Violation(f"{field}.map_seed", "must be between 0 and 2^32 - 1")
 
@@ -186,9 +189,12 @@ def _check_policy_class(
 ) -> Iterator[Violation]:
     """searched: example values of the constructor's arguments that the sweep searches."""
     path = policy.class_path
-    if not path or len(path) > 300 or not all(part.isidentifier() for part in path.split(".")):
+    dotted = len(path) <= 300 and all(part.isidentifier() for part in path.split("."))
+    if not dotted and path not in catalog.catalog().policies:
         yield Violation(f"{field}.class_path", "name the policy's class, or a policy that `daf policies` lists")
         return
+    if policy.HasField("requirements"):
+        yield from _check_reference(f"{field}.requirements", policy.requirements)
     if policy.HasField("code"):
         yield from _check_reference(f"{field}.code", policy.code)
         return  # a user's own class: the runner reads its constructor

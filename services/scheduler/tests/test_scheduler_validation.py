@@ -195,6 +195,14 @@ def test_a_users_own_class_takes_any_argument(sweep_spec: S.SweepSpec) -> None:
     check_spec(sweep_spec)
 
 
+def test_requirements_that_are_no_artifact_are_refused(sweep_spec: S.SweepSpec) -> None:
+    code = Artifact(sha256="0" * 64, size_bytes=1, owner="deployment")
+    wheels = Artifact(sha256="../wheels", owner="deployment")
+    sweep_spec.training.policy_class.CopyFrom(PolicyClass(class_path="my.Policy", code=code, requirements=wheels))
+    with pytest.raises(InvalidArgument, match=r"policy_class\.requirements\.sha256"):
+        check_spec(sweep_spec)
+
+
 def test_a_minibatch_and_a_horizon_that_are_both_searched_are_judged_trial_by_trial(sweep_spec: S.SweepSpec) -> None:
     sweep_spec.space["trainer.minibatch_size"].choices.values.extend(map(to_value, (96, 256)))
     sweep_spec.space["trainer.bptt_horizon"].choices.values.extend(map(to_value, (32, 64)))
