@@ -57,7 +57,8 @@ def list_(
         created = job.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
         reward = number(job.progress.reward, 3) if job.progress.HasField("reward") else "-"
         policy = job.spec.policy_class.class_path.rpartition(".")[2]
-        identifier, done = job.name.partition("/")[2], training_progress(job).partition(" ")[0]
+        identifier = job.name.partition("/")[2]
+        done = training_progress(job).partition(" ")[0] if job.progress.agent_steps else "-"
         state = state_text(job_state(job))
         rows.add_row(identifier, state, policy, done, reward, number(job.attempt), created)
     print_table(rows)
