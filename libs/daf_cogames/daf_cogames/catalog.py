@@ -16,7 +16,7 @@ from typing import Any
 from daf_cogames.aliases import CORRECTED_MODULE, MISSION_ALIASES, POLICY_ALIASES
 from daf_cogames.arguments import Argument, Parameter, argument_problem
 from daf_cogames.missions import DIFFICULTIES, is_parametrized_variant
-from daf_cogames.own_missions import is_path_or_pattern, own_mission_problems
+from daf_cogames.own_missions import own_mission_problems, path_problem
 from daf_cogames.suggestions import did_you_mean
 
 CATALOG_FILE = "catalog.json"
@@ -159,9 +159,8 @@ def check_mission(
 
     entry = catalog().missions.get(name)
     if entry is None:
-        no_name = is_path_or_pattern(name)
-        hint = "; a path or a pattern names none" if no_name else did_you_mean(name, catalog().missions)
-        problems.append(Problem("name", f"unknown mission {name[:100]!r}{hint}"))
+        unknown = f"unknown mission {name[:100]!r}{did_you_mean(name, catalog().missions)}"
+        problems.append(Problem("name", path_problem(name) or unknown))
     elif entry.problem:
         problems.append(Problem("name", f"mission {name} does not build: {entry.problem}", broken=True))
     else:

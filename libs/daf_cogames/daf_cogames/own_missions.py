@@ -14,9 +14,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _SAYS_ITSELF = "a mission of your own says this itself: change its file"
 
 
-def is_path_or_pattern(name: str) -> bool:
-    """Whether cogames would open this name as a file, or take it for several missions; it must never get that far."""
-    return any(sign in name for sign in "/\\*") or name.strip().lower().endswith(SUFFIXES)
+def path_problem(name: str) -> str:
+    """Why a name is none that cogames may see: it would open a path, and run a `.py`. Empty if it is no such name."""
+    if any(sign in name for sign in "/\\*") or name.strip().lower().endswith(SUFFIXES):
+        return f"{name[:80]!r} is no name but a path or a pattern: name one mission, and send its file along"
+    return ""
 
 
 def own_mission_problems(
@@ -31,7 +33,9 @@ def own_mission_problems(
     cogames applies nothing but another length to a file; what it would ignore is refused.
     """
     problems = []
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name) or is_path_or_pattern(name):
+    if message := path_problem(name):
+        problems.append(("name", message))
+    elif len(name) > MAX_NAME or not _NAME.fullmatch(name):
         message = f"{name[:80]!r} cannot name a mission: use at most {MAX_NAME} letters, digits, '.', '_' and '-'"
         problems.append(("name", message))
     given = {"variants[0]": variants, "cogs": cogs is not None, "difficulty": difficulty is not None}

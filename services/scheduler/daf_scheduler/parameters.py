@@ -75,6 +75,8 @@ def check_space(field: str, space: Space, training: TrainingSpec) -> Iterator[Vi
             yield from _check_policy_argument(where, key, domain, training)
         elif params.canonical_name(name) != name:
             yield Violation(where, f"call it {params.canonical_name(name)!r}")
+        elif place == "env" and key != "max_steps" and any(mission.HasField("file") for mission in training.missions):
+            yield Violation(where, "a mission of your own says this itself, so a sweep cannot change it")
         else:
             yield from _check_values(where, name, domain, space, training)
 

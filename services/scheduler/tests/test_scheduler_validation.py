@@ -116,7 +116,7 @@ BAD: dict[str, tuple[Callable[[S.SweepSpec], Any], str, str]] = {
     "mission that is a path": (
         lambda s: s.evaluation.missions.append(Mission(name="../x.py")),
         "spec.evaluation.missions[0].name",
-        "unknown mission",
+        "no name but a path or a pattern",
     ),
     "unknown policy": (
         set_field("training.policy_class.class_path", "lstmm"),
@@ -209,4 +209,36 @@ def test_a_minibatch_and_a_horizon_that_are_both_searched_are_judged_trial_by_tr
     check_spec(sweep_spec)
     del sweep_spec.space["trainer.bptt_horizon"]
     with pytest.raises(InvalidArgument, match="multiple"):  # of the default horizon of 64
+        check_spec(sweep_spec)
+
+
+OWN_FILE = Artifact(sha256="ab" * 32, size_bytes=1, owner="deployment")
+
+
+def test_missions_of_ones_own_are_trained_and_scored_on(sweep_spec: S.SweepSpec) -> None:
+    sweep_spec.training.missions.add(name="mine", file=OWN_FILE)
+    sweep_spec.evaluation.missions.add(name="mine", file=OWN_FILE, max_steps=20)
+    check_spec(sweep_spec)
+
+
+@pytest.mark.parametrize(
+    ("mission", "field"),
+    [
+        (Mission(name="mine.py", file=OWN_FILE), "name"),
+        (Mission(name="mine", file=OWN_FILE, cogs=4), "cogs"),
+        (Mission(name="mine", file=Artifact(sha256="../x", owner="deployment")), r"file\.sha256"),
+    ],
+)
+def test_a_mission_of_ones_own_that_cannot_be_is_refused(sweep_spec: S.SweepSpec, mission: Mission, field: str) -> None:
+    sweep_spec.evaluation.missions.append(mission)
+    with pytest.raises(InvalidArgument, match=rf"evaluation\.missions\[\d\]\.{field}"):
+        check_spec(sweep_spec)
+
+
+@pytest.mark.parametrize("name", ["variant", "cogs", "difficulty"])
+def test_a_search_cannot_change_what_a_mission_of_ones_own_says_itself(sweep_spec: S.SweepSpec, name: str) -> None:
+    sweep_spec.training.missions.add(name="mine", file=OWN_FILE)
+    values = [to_value(4)] if name == "cogs" else [to_value("easy")]
+    sweep_spec.space[f"env.{name}"].choices.values.extend(values)
+    with pytest.raises(InvalidArgument, match="says this itself, so a sweep cannot change it"):
         check_spec(sweep_spec)

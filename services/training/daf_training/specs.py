@@ -29,11 +29,9 @@ MAX_MISSIONS = 64
 MAX_RESTARTS = 100
 MAX_CHECKPOINTS = 1000
 MAX_NAME = 200
-"""Characters of a metric's or a mission's name."""
+"""Characters of a metric's name."""
 
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-_MISSION = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
-_FILE_ENDINGS = (".py", ".yaml", ".yml")
 _TRAINER = "trainer."
 
 
@@ -157,42 +155,19 @@ def _check_missions(spec: TrainingSpec, broken: list[Violation]) -> Iterator[Vio
 
 
 def _mission_problems(mission: Mission) -> list[catalog.Problem]:
-    if problem := _name_problem(mission):
-        problems = [catalog.Problem("name", problem)]
-    elif mission.HasField("file"):
-        problems = list(_own_mission_problems(mission))
-    else:
-        problems = _check_mission(mission, catalog.resolve_mission(mission.name).name)
-    if mission.HasField("map_seed") and not 0 <= mission.map_seed <= MAX_SEED:
-        problems.append(catalog.Problem("map_seed", f"must be between 0 and {MAX_SEED}, not {mission.map_seed}"))
-    return problems
-
-
-def _name_problem(mission: Mission) -> str:
-    """Why a name is none: CoGames would open a path and run a `.py`, so that neither ever gets that far."""
-    name = mission.name
-    if any(character in name for character in "/\\*") or name.strip().lower().endswith(_FILE_ENDINGS):
-        return f"{name[:80]!r} is no name but a path or a pattern: name one mission, and send its file along"
-    if mission.HasField("file") and (len(name) > MAX_NAME or not _MISSION.fullmatch(name)):
-        return f"{name[:80]!r} cannot name a mission: use at most {MAX_NAME} letters, digits, '.', '_' and '-'"
-    return ""
-
-
-def _own_mission_problems(mission: Mission) -> Iterator[catalog.Problem]:
-    """Of a user's own mission nobody but its reader knows how many agents it takes."""
-    yield from (problem for problem in _check_mission(mission, "") if problem.field != "name")
-    if mission.HasField("cogs") and mission.cogs < 1:
-        yield catalog.Problem("cogs", f"must be at least 1, not {mission.cogs}")
-
-
-def _check_mission(mission: Mission, name: str) -> list[catalog.Problem]:
-    return catalog.check_mission(
-        name,
+    changes = (
         mission.variants,
         mission.cogs if mission.HasField("cogs") else None,
         mission.max_steps if mission.HasField("max_steps") else None,
         mission.difficulty or None,
     )
+    if mission.HasField("file"):
+        problems = catalog.check_own_mission(mission.name, *changes)
+    else:
+        problems = catalog.check_mission(catalog.resolve_mission(mission.name).name, *changes)
+    if mission.HasField("map_seed") and not 0 <= mission.map_seed <= MAX_SEED:
+        problems.append(catalog.Problem("map_seed", f"must be between 0 and {MAX_SEED}, not {mission.map_seed}"))
+    return problems
 
 
 def _check_numbers(spec: TrainingSpec, profiles: Profiles) -> Iterator[Violation]:

@@ -87,10 +87,10 @@ def policy(class_path: str, code: Artifact | None = None, **arguments: Value) ->
         (own_mission(name=""), "spec.missions[0].name", "cannot name a mission"),
         (own_mission(name="m" * 1_000_000), "spec.missions[0].name", "cannot name a mission"),
         (own_mission(file=Artifact(sha256="A" * 64)), "spec.missions[0].file.sha256", "lower-case"),
-        (own_mission(cogs=0), "spec.missions[0].cogs", "at least 1"),
+        (own_mission(cogs=4), "spec.missions[0].cogs", "says this itself"),
         (own_mission(max_steps=0), "spec.missions[0].max_steps", "at least 1"),
-        (own_mission(variants=["nope"]), "spec.missions[0].variants[0]", "unknown variant"),
-        (own_mission(difficulty="nope"), "spec.missions[0].difficulty", "unknown difficulty"),
+        (own_mission(variants=["dark_side"]), "spec.missions[0].variants[0]", "says this itself"),
+        (own_mission(difficulty="easy"), "spec.missions[0].difficulty", "says this itself"),
         (own_mission(map_seed=-1), "spec.missions[0].map_seed", "must be between"),
         (mission(name="m" * 1_000_000), "spec.missions[0].name", "unknown mission"),
         (mission(cogs=0), "spec.missions[0].cogs", "not 0"),
@@ -164,7 +164,7 @@ def test_a_user_may_send_a_class_of_any_name_along() -> None:
 
 
 def test_a_users_own_mission_needs_no_name_that_is_known() -> None:
-    mine = spec(**own_mission(name="My-mission_2.0", cogs=3))
+    mine = spec(**own_mission(name="My-mission_2.0", max_steps=3))
     mine.policy_class.requirements.CopyFrom(CODE)
     check_spec(mine, PROFILES)
     assert [field for field, _ in artifacts_of(mine)] == ["spec.policy_class.requirements", "spec.missions[0].file"]
