@@ -56,7 +56,7 @@ def daf_check_environment(
     nothing. Where the services are on another machine, disk, memory and GPUs of this one are not looked at.
 
     Args:
-        missions: missions that have to be there.
+        missions: missions that have to be there, by name or as files of the user's own.
         check_cuda: whether to look for GPUs, which imports torch in a process of its own.
         check_disk: whether to look at the free space.
         check_memory: whether to look at the memory.
@@ -85,7 +85,7 @@ def daf_check_environment(
         services = client
         if services is None and address:
             services = stack.enter_context(Client(address))
-        wanted = [*missions]
+        wanted = [*missions, *(planned.mission_files if planned is not None else ())]
         if planned is not None and services is not None:
             look("run", partial(check_planned_run, services, planned))
         elif planned is not None:

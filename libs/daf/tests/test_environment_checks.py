@@ -240,6 +240,21 @@ def test_missions_are_asked_of_the_services_where_they_run(client: Client) -> No
     assert "there is no mission 'miner_tutoral'" in result.errors[0]
 
 
+def test_a_mission_of_the_users_own_is_built_here(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "three.py").write_text(
+        "from cogames.cli.mission import get_mission\n"
+        "def get_config():\n"
+        "    return get_mission('cogsguard_arena.basic', cogs=3, steps=25)[1]\n"
+    )
+    (tmp_path / "run.yaml").write_text("missions: [three.py]\npolicy: lstm\n")
+
+    result = daf_check_environment([str(tmp_path / "none.yaml")], check_cuda=False, run=tmp_path / "run.yaml")
+
+    assert found(result, "mission three.py").message == "builds, with 3 agents"
+    assert found(result, "mission none.yaml").mark == "failed"
+    assert "weights and optimizer" in found(result, "disk").message
+
+
 def test_without_a_runner_here_there_are_notes_and_no_errors(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (device, disk, memory, missions, sign_in):
         monkeypatch.setattr(module, "has_runner", lambda: False)

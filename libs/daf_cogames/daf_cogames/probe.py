@@ -15,10 +15,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daf_cogames.catalog import check_mission, resolve_mission, resolve_policy
 from daf_cogames.cores import usable_cores
+
+if TYPE_CHECKING:
+    from daf_cogames.missions import Mission
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -109,6 +112,13 @@ def missions(question: Question) -> Answer:
     }
 
 
+def own_mission(question: Question) -> Answer:
+    """Builds a user's own mission, whose code is run. Question: `file`."""
+    from daf_cogames.missions import build_mission
+
+    return {"agents": build_mission(_mission({"name": "", **question})).game.num_agents}
+
+
 def network(question: Question) -> Answer:
     """How large a policy's network is. The policy is built as training builds it, a user's own code is run.
 
@@ -117,12 +127,10 @@ def network(question: Question) -> Answer:
     """
     from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-    from daf_cogames.missions import Mission, apply_mission
+    from daf_cogames.missions import apply_mission
     from daf_cogames.policies import PolicySource, load_policy, load_policy_class, named_parameters
 
-    wanted = dict(question["mission"])
-    wanted["name"] = resolve_mission(wanted["name"]).name
-    environment = PolicyEnvInterface.from_mg_cfg(apply_mission(Mission(**wanted)))
+    environment = PolicyEnvInterface.from_mg_cfg(apply_mission(_mission(question["mission"])))
     code = Path(question["code"]) if question.get("code") else None
     if code is not None:
         sys.path.append(str(code))
@@ -144,8 +152,18 @@ def network(question: Question) -> Answer:
 
 
 SUBJECTS: dict[str, Callable[[Question], Answer]] = {
-    answer.__name__: answer for answer in (machine, device, nccl, sign_in, missions, network)
+    answer.__name__: answer for answer in (machine, device, nccl, sign_in, missions, own_mission, network)
 }
+
+
+def _mission(fields: Mapping[str, Any]) -> Mission:
+    """A mission from its fields; with a `file` it is a user's own."""
+    from daf_cogames.missions import Mission
+
+    if fields.get("file"):
+        file = Path(fields["file"])
+        return Mission(**{**fields, "name": file.stem, "file": file})
+    return Mission(**{**fields, "name": resolve_mission(fields["name"]).name})
 
 
 def _answered(answer: Callable[[Question], Answer], question: Question) -> Answer:

@@ -96,6 +96,24 @@ def test_the_network_of_a_users_own_policy_is_measured(tmp_path: Path) -> None:
     assert answers["network"] == {"parameters": 1100, "weights_bytes": 4400, "optimizer_bytes": 8800}
 
 
+def test_a_users_own_mission_is_built(tmp_path: Path) -> None:
+    mission = tmp_path / "three.py"
+    mission.write_text(
+        "from cogames.cli.mission import get_mission\n"
+        "def get_config():\n"
+        "    return get_mission('cogsguard_arena.basic', cogs=3, steps=25)[1]\n"
+    )
+    (tmp_path / "broken.yaml").write_text("game: [")
+
+    good, _ = ask({"own_mission": {"file": str(mission)}}, tmp_path)
+    bad, _ = ask({"own_mission": {"file": str(tmp_path / "broken.yaml")}}, tmp_path)
+    sized, _ = ask({"network": {"class_path": "lstm", "mission": {"file": str(mission)}}}, tmp_path)
+
+    assert good["own_mission"] == {"agents": 3}
+    assert "broken.yaml" in bad["own_mission"]["problem"]
+    assert sized["network"]["parameters"] > 1000
+
+
 def test_a_login_is_found_and_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "none").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from daf.checks.planned_run import is_own_mission
 from daf.checks.probe import NO_RUNNER, ProbeError, ask, has_runner
 from daf.checks.result import EnvironmentCheckResult
 from daf.checks.services import services_in_use
@@ -21,12 +23,18 @@ def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None 
     """Looks whether missions are there and build; plays nothing and starts nothing.
 
     Args:
-        missions: their names.
+        missions: their names, or files with the user's own, which are built by the runner that is installed here.
         client: the installation to ask; otherwise that of the context in use if its services run, else the catalogue
             of the runner that is installed here.
     """
-    names = list(dict.fromkeys(missions))
+    given = list(dict.fromkeys(missions))
+    names = [name for name in given if not is_own_mission(name)]
     result = EnvironmentCheckResult()
+    for file in given:
+        if is_own_mission(file):
+            _build(file, result)
+    if not names:
+        return result
     try:
         if client is not None:
             _ask_services(client, names, result)
@@ -38,6 +46,19 @@ def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None 
     except (DafError, ProbeError) as error:
         result.add_error("missions", str(error))
     return result
+
+
+def _build(file: str, result: EnvironmentCheckResult) -> None:
+    name = f"mission {Path(file).name}"
+    if not has_runner():
+        result.add_warning(name, NO_RUNNER)
+        return
+    try:
+        agents = ask("own_mission", {"file": str(Path(file).expanduser().absolute())})["agents"]
+    except ProbeError as error:
+        result.add_error(name, str(error))
+    else:
+        result.add_check(name, True, info=f"builds, with {agents} agents")
 
 
 def _ask_services(client: Client, names: Sequence[str], result: EnvironmentCheckResult) -> None:

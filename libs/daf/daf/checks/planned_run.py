@@ -24,7 +24,13 @@ DEFAULT_PROFILE, DEFAULT_WORKERS, DEFAULT_ENVIRONMENTS = "cpu-small", 1, 16
 """The profile of jobs that name none, unless an installation has changed it."""
 DEFAULT_KEPT = 5
 """Checkpoints that a job keeps beside the best, if it does not say."""
+_OWN_MISSION_SUFFIXES = (".yaml", ".yml", ".json", ".py", ".pickle")
 _STATE_BYTES = 16 << 10  # of random generators and counters, for each worker
+
+
+def is_own_mission(name: str) -> bool:
+    """Whether a mission is named by a file of the user's, and not by its name."""
+    return name.endswith(_OWN_MISSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,15 @@ class PlannedRun:
 
     @property
     def mission_names(self) -> list[str]:
-        """The missions of CoGames that it names; a user's own mission files are none of these."""
+        """The missions of CoGames that it names, without patterns."""
         names = [mission.mission for mission in self.document.missions]
-        return [name for name in names if not name.endswith((".py", ".yaml", ".yml")) and not set(name) & set("/*?")]
+        return [name for name in names if not is_own_mission(name) and "*" not in name]
+
+    @property
+    def mission_files(self) -> list[str]:
+        """The user's own missions that it names."""
+        names = [mission.mission for mission in self.document.missions]
+        return [self._mission_file(name) for name in names if is_own_mission(name)]
 
     @property
     def jobs(self) -> int:
@@ -100,7 +112,6 @@ class PlannedRun:
             ProbeError: the policy or the mission cannot be built here.
             DafError: the user's code cannot be packed.
         """
-        mission = self.document.missions[0]
         with self._code() as code:
             found = ask(
                 "network",
@@ -109,14 +120,7 @@ class PlannedRun:
                     "arguments": self.document.policy_arguments,
                     "largest": self._largest_values(),
                     "code": None if code is None else str(code),
-                    "mission": {
-                        "name": mission.mission,
-                        "variants": mission.variants,
-                        "cogs": mission.cogs,
-                        "max_steps": mission.max_steps,
-                        "difficulty": mission.difficulty,
-                        "map_seed": mission.map_seed,
-                    },
+                    "mission": self._mission_question(),
                 },
             )
         workers = self.workers or DEFAULT_WORKERS
@@ -130,6 +134,17 @@ class PlannedRun:
     @property
     def _has_default_profile(self) -> bool:
         return self.document.training.profile in ("", DEFAULT_PROFILE)
+
+    def _mission_question(self) -> dict[str, Any]:
+        mission = self.document.missions[0]
+        length = {"max_steps": mission.max_steps, "map_seed": mission.map_seed}
+        if is_own_mission(mission.mission):
+            return {"file": self._mission_file(mission.mission), **length}
+        changes = {"variants": mission.variants, "cogs": mission.cogs, "difficulty": mission.difficulty}
+        return {"name": mission.mission, **changes, **length}
+
+    def _mission_file(self, name: str) -> str:
+        return str((self.document.directory / Path(name).expanduser()).absolute())
 
     @contextmanager
     def _code(self) -> Iterator[Path | None]:
