@@ -95,8 +95,9 @@ def test_code_travels_with_the_wheels_that_it_needs(
 
     spec = training_spec(config, Resources(client))
     again = training_spec(config, Resources(client))
+    own = {"policy": "mine.Mine", "code": config.code, "requirements": ["tiny>=1", "numpy"]}
     playing = DAFEvaluationConfig(
-        policies=["mine.Mine", "random"], code=config.code, requirements=["tiny>=1", "numpy"], missions=[MISSION]
+        policies=["mine.Mine", "random", own], code=config.code, requirements=["tiny>=1", "numpy"], missions=[MISSION]
     )
     evaluated = evaluation_spec(playing, Resources(client))
 
@@ -104,7 +105,7 @@ def test_code_travels_with_the_wheels_that_it_needs(
     assert b"tiny-1.0-py3-none-any.whl" in services.artifacts.stored[wheels.sha256]
     assert again == spec
     assert services.artifacts.uploads == 2  # the code and the wheels, once
-    assert [policy.policy_class.requirements for policy in evaluated.policies] == [wheels, type(wheels)()]
+    assert [policy.policy_class.requirements for policy in evaluated.policies] == [wheels, type(wheels)(), wheels]
     assert evaluated.policies[0].policy_class.code == spec.policy_class.code
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
+import shutil
 import struct
 import threading
 import time
@@ -14,7 +15,6 @@ from typing import Any
 
 import pytest
 import wandb
-from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from wandb.proto import wandb_internal_pb2
@@ -110,6 +110,22 @@ def world(numbers: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     wandb.teardown()  # its process and its settings, which are those of the first run
 
 
+@pytest.fixture(scope="module")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow without runs; to make one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
 def with_jobs(client: Client, monkeypatch: pytest.MonkeyPatch, *steps: Callable[[TrainingJob], None]) -> Jobs:
     jobs = Jobs(*steps)
     monkeypatch.setattr(client, "training", jobs)
@@ -134,6 +150,8 @@ def event_series(directory: Path, metric: str) -> list[tuple[int, float]]:
 
 
 def mlflow_series(uri: str, metric: str) -> tuple[Any, list[tuple[int, float]]]:
+    from mlflow import MlflowClient  # takes seconds
+
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("daf")
     assert experiment is not None
@@ -215,23 +233,22 @@ def test_tensorboard_gets_the_series_over_agent_steps_and_again_the_same(
 
 
 def test_mlflow_gets_what_it_lacks_and_nothing_twice(
-    world: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Client, tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     jobs = with_jobs(world, monkeypatch)
     record(world, 1, {REWARD: 1.0, LOSS: math.nan})
-    daf_export_training_job(JOB, mlflow=uri, client=world)
-    run, _ = mlflow_series(uri, REWARD)
+    daf_export_training_job(JOB, mlflow=mlflow_uri, client=world)
+    run, _ = mlflow_series(mlflow_uri, REWARD)
     assert run.info.status == "RUNNING"
 
     record(world, 2, {REWARD: 2.0})
     succeed(jobs.job)
     for _ in range(2):
-        daf_export_training_job(JOB, mlflow=uri, client=world)
+        daf_export_training_job(JOB, mlflow=mlflow_uri, client=world)
 
-    run, series = mlflow_series(uri, REWARD)
+    run, series = mlflow_series(mlflow_uri, REWARD)
     assert series == [(100, 1.0), (200, 2.0)]
-    assert math.isnan(mlflow_series(uri, LOSS)[1][0][1])
+    assert math.isnan(mlflow_series(mlflow_uri, LOSS)[1][0][1])
     assert run.info.status == "FINISHED"
     assert run.info.end_time == 2_000_000
     assert run.data.params["learning_rate"] == "0.002"
@@ -242,18 +259,17 @@ def test_mlflow_gets_what_it_lacks_and_nothing_twice(
 
 
 def test_mlflow_leaves_a_run_with_points_that_the_job_took_back(
-    world: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Client, tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
     with_jobs(world, monkeypatch, succeed)
     for update in (1, 2, 3):
         record(world, update, {REWARD: float(update)})
-    daf_export_training_job(JOB, mlflow=uri, client=world)
+    daf_export_training_job(JOB, mlflow=mlflow_uri, client=world)
 
     record(world, 3, {REWARD: 30.0}, second=50, after=2)  # it went on from update 2
-    daf_export_training_job(JOB, mlflow=uri, client=world)
+    daf_export_training_job(JOB, mlflow=mlflow_uri, client=world)
 
-    assert mlflow_series(uri, REWARD)[1] == [(100, 1.0), (200, 2.0), (300, 30.0)]
+    assert mlflow_series(mlflow_uri, REWARD)[1] == [(100, 1.0), (200, 2.0), (300, 30.0)]
 
 
 def test_mlflow_takes_its_old_directories_where_the_user_allows_them(
@@ -295,9 +311,8 @@ def test_wandb_writes_an_offline_run_and_again_the_same(
 
 
 def test_a_job_that_is_followed_is_exported_to_its_end_through_a_resume(
-    world: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Client, tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
 
     def first_attempt(job: TrainingJob) -> None:
         for update in (1, 2, 3):
@@ -311,11 +326,11 @@ def test_a_job_that_is_followed_is_exported_to_its_end_through_a_resume(
         record(world, 3, {REWARD: 30.0}, second=51)
 
     with_jobs(world, monkeypatch, lambda job: None, first_attempt, second_attempt, later, succeed)
-    daf_export_training_job(JOB, tensorboard="runs", mlflow=uri, wandb="miners", follow=True, client=world)
+    daf_export_training_job(JOB, tensorboard="runs", mlflow=mlflow_uri, wandb="miners", follow=True, client=world)
 
     expected = [(100, 1.0), (200, 20.0), (300, 30.0)]
     assert event_series(tmp_path / "runs" / "miner", REWARD) == expected
-    assert mlflow_series(uri, REWARD)[1] == expected
+    assert mlflow_series(mlflow_uri, REWARD)[1] == expected
     before, after = wandb_runs(tmp_path)
     assert wandb_series(before, REWARD) == [(100, 1.0), (200, 2.0), (300, 3.0)]
     assert wandb_series(after, REWARD) == expected
