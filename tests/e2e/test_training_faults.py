@@ -1,0 +1,278 @@
+"""Training on real workers, through everything that can go wrong with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daf_common.archives import pack
+from daf_common.artifacts import ArtifactStore
+from daf_common.channel import connect_blocking
+from daf_protos.common.v1.artifact_pb2 import Artifact
+from daf_protos.common.v1.mission_pb2 import Mission
+from daf_protos.common.v1.policy_pb2 import PolicyClass
+from daf_protos.common.v1.value_pb2 import Value
+from daf_protos.statistics.v1.statistics_service_pb2 import ReadMetricsRequest
+from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
+from daf_protos.training.v1.training_job_pb2 import (
+    Checkpoint,
+    TrainingAttempt,
+    TrainingJob,
+    TrainingJobState,
+    TrainingSpec,
+)
+from daf_protos.training.v1.training_service_pb2 import (
+    CancelTrainingJobRequest,
+    CreateTrainingJobRequest,
+    GetTrainingJobRequest,
+    ListAttemptsRequest,
+    ListCheckpointsRequest,
+    ReadLogsRequest,
+    ResumeTrainingJobRequest,
+)
+from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = [ROOT / "examples" / "policies" / "grid_policy.py", Path(__file__).parent / "policies" / "faulty_policy.py"]
+MISSION = Mission(name="cogsguard_machina_1.miner_tutorial", cogs=4, max_steps=30)
+BATCH = 2 * 4 * 64
+"""Agent steps of one rank in an update: environments x cogs x horizon."""
+ENDLESS = 10**9
+STALL_SECONDS = 15.0
+CANCEL_SECONDS = 5.0
+NO_RANK = 99
+
+
+class Stack:
+    """The embedded stack as a process, and its jobs."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        environment = {**os.environ, "DAF_HOME": str(home), "DAF_STALL_SECONDS": str(STALL_SECONDS)}
+        self._process = subprocess.Popen([sys.executable, "-m", "daf_standalone"], env=environment)
+        wait_for((home / "run" / "daf.sock").exists)
+        channel = connect_blocking((home / "run" / "address").read_text().strip())
+        self.jobs = TrainingServiceStub(channel)
+        self._statistics = StatisticsServiceStub(channel)
+
+    def end(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(60) == 0
+
+    async def train(self, job_id: str, fault: str = "", *, once: bool = False, **changes: Any) -> TrainingJob:
+        """Starts a job on two ranks; `fault` is `WHAT@RANK`."""
+        name, _, rank = fault.partition("@")
+        arguments = {"fault": Value(text=name), "rank": Value(integer=int(rank or NO_RANK))}
+        if once:
+            arguments["once"] = Value(text=str(self.home / f"{job_id}.once"))
+        if "call" in changes:
+            arguments["call"] = Value(integer=changes.pop("call"))
+        code = await self.store(*CODE)
+        values: dict[str, Any] = {
+            "policy_class": PolicyClass(class_path="faulty_policy.FaultyPolicy", code=code, arguments=arguments),
+            "missions": [MISSION],
+            "agent_steps": 12 * BATCH,
+            "environments": 2,
+            "workers": 2,
+            "seed": 1,
+            "checkpoint_agent_steps": 2 * BATCH,
+        }
+        request = CreateTrainingJobRequest(job_id=job_id, spec=TrainingSpec(**{**values, **changes}))
+        return self.jobs.CreateTrainingJob(request).training_job
+
+    async def store(self, *files: Path) -> Artifact:
+        artifacts = ArtifactStore((self.home / "artifacts").as_uri(), "deployment")
+        return await artifacts.put(pack(files), "application/zip")
+
+    def get(self, job_id: str) -> TrainingJob:
+        return self.jobs.GetTrainingJob(GetTrainingJobRequest(name=f"trainingJobs/{job_id}")).training_job
+
+    def ended(self, job_id: str) -> TrainingJob:
+        states = [TrainingJobState.Value(f"TRAINING_JOB_STATE_{s}") for s in ("SUCCEEDED", "FAILED", "CANCELLED")]
+        wait_for(lambda: self.get(job_id).state in states)
+        return self.get(job_id)
+
+    def succeeded(self, job_id: str) -> TrainingJob:
+        job = self.ended(job_id)
+        assert job.state == TrainingJobState.TRAINING_JOB_STATE_SUCCEEDED, (job.failure, self.log(job_id))
+        return job
+
+    def attempts(self, job_id: str) -> list[TrainingAttempt]:
+        """Oldest first."""
+        request = ListAttemptsRequest(parent=f"trainingJobs/{job_id}")
+        return list(reversed(self.jobs.ListAttempts(request).attempts))
+
+    def checkpoints(self, job_id: str) -> list[Checkpoint]:
+        """Newest first."""
+        return list(self.jobs.ListCheckpoints(ListCheckpointsRequest(parent=f"trainingJobs/{job_id}")).checkpoints)
+
+    def log(self, job_id: str) -> str:
+        pieces = self.jobs.ReadLogs(ReadLogsRequest(name=f"trainingJobs/{job_id}"))
+        return "".join(piece.text for piece in pieces)
+
+    def updates(self, job_id: str) -> list[int]:
+        """The updates of which metrics are known."""
+        read = ReadMetricsRequest(source=f"trainingJobs/{job_id}", metrics=["losses/policy_loss"])
+        return list(self._statistics.ReadMetrics(read).series[0].steps)
+
+    def file_of(self, artifact: Artifact) -> Path:
+        (path,) = (self.home / "artifacts").rglob(artifact.sha256)
+        return path
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(tmp_path_factory.mktemp("training"))
+    yield stack
+    stack.end()
+
+
+async def test_jobs_side_by_side_do_not_disturb_each_other_and_two_workers_train_one_policy(stack: Stack) -> None:
+    await stack.train("alone", workers=1)
+    alone = stack.succeeded("alone")
+    await stack.train("first", workers=1)
+    await stack.train("second", workers=1)
+    await stack.train("both")
+    assert "CPU" in stack.get("both").waiting_for
+
+    together = [stack.succeeded(job_id) for job_id in ("first", "second")]
+    both = stack.succeeded("both")
+
+    # The same seed, side by side with another or alone, is the same policy to the bit.
+    assert {job.checkpoint.weights.sha256 for job in together} == {alone.checkpoint.weights.sha256}
+    assert [worker.rank for worker in both.progress.workers] == [0, 1]
+    assert all(worker.cpu_cores > 0.1 and worker.memory_bytes > 50e6 for worker in both.progress.workers)
+    assert (both.progress.agent_steps, both.progress.update) == (12 * BATCH, 6)
+    assert both.checkpoint.weights.sha256 != alone.checkpoint.weights.sha256
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+async def test_after_kill_9_of_a_rank_the_job_goes_on_from_its_last_checkpoint(stack: Stack, rank: int) -> None:
+    job_id = f"killed-{rank}"
+    await stack.train(job_id, f"be_killed@{rank}", once=True, call=5, max_restarts=1)
+
+    job = stack.succeeded(job_id)
+    first, second = stack.attempts(job_id)
+
+    assert first.failure.reason == "WORKER_LOST"
+    assert f"rank {rank} was ended by SIGKILL" in first.failure.message
+    # Killed in the fifth update: at most the last of the four checkpoints was still on its way.
+    assert second.resumed_from in (f"{job.name}/checkpoints/{update}" for update in (3, 4))
+    assert (job.progress.update, job.progress.agent_steps) == (6, 12 * BATCH)
+    assert stack.updates(job_id) == sorted(set(stack.updates(job_id)))
+    assert (job.checkpoint.parent, job.checkpoint.attempt) == (second.resumed_from, 2)
+
+
+async def test_a_preempted_job_saves_what_it_has_and_goes_on_from_there(stack: Stack) -> None:
+    await stack.train("preempted", "be_preempted@0", once=True, call=3, max_restarts=1, checkpoint_agent_steps=ENDLESS)
+
+    stack.succeeded("preempted")
+    first, second = stack.attempts("preempted")
+
+    assert first.failure.reason == "PREEMPTED"
+    # Nothing but the request to end made it save.
+    assert int(second.resumed_from.rpartition("/")[2]) >= 3
+
+
+async def test_a_job_that_may_not_restart_fails_with_how_its_worker_ended(stack: Stack) -> None:
+    await stack.train("lost", "be_killed@1")
+
+    job = stack.ended("lost")
+
+    assert job.failure.reason == "WORKER_LOST"
+    assert "rank 1 was ended by SIGKILL" in job.failure.message
+
+
+async def test_a_rank_that_cannot_import_the_policy_fails_the_job_with_that_error(stack: Stack) -> None:
+    module = stack.home / "broken_policy.py"
+    module.write_text("import surely_not_installed\n")
+    code = await stack.store(module)
+    await stack.train("broken", policy_class=PolicyClass(class_path="broken_policy.Policy", code=code), max_restarts=3)
+
+    job = stack.ended("broken")
+
+    assert job.failure.reason == "POLICY_INVALID"
+    assert "No module named 'surely_not_installed'" in job.failure.message
+    assert job.attempt == 1  # it would fail the same way again
+
+
+async def test_a_policy_that_ends_the_interpreter_fails_its_own_job(stack: Stack) -> None:
+    await stack.train("left", "leave@1", max_restarts=3)
+
+    job = stack.ended("left")
+
+    assert (job.failure.reason, job.attempt) == ("CRASHED", 1)
+    assert "the policy decided to leave" in job.failure.message
+
+
+async def test_divergence_is_a_failure_of_its_own_with_the_step(stack: Stack) -> None:
+    await stack.train("nan", "lose_all_sense@1", max_restarts=3)
+
+    job = stack.ended("nan")
+
+    assert (job.failure.reason, job.attempt) == ("DIVERGED", 1)
+    assert re.search(r"update 3, at agent step \d+", job.failure.message)
+    assert [checkpoint.update for checkpoint in stack.checkpoints("nan")] == [2, 1]
+
+
+async def test_a_hung_rank_ends_with_its_stack_in_the_log_and_the_job_goes_on(stack: Stack) -> None:
+    await stack.train("hung", "hang_here@1", once=True, max_restarts=1)
+
+    stack.succeeded("hung")
+    first, second = stack.attempts("hung")
+
+    assert first.failure.reason == "STALLED"
+    assert "in hang_here" in stack.log("hung")
+    assert second.resumed_from
+
+
+async def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before_and_says_so(stack: Stack) -> None:
+    await stack.train("corrupt", "be_killed@1", call=4)
+    stack.ended("corrupt")
+    newest, before, *_ = stack.checkpoints("corrupt")
+    with stack.file_of(newest.trainer_state).open("r+b") as file:
+        file.truncate(newest.trainer_state.size_bytes // 2)
+
+    # The rank that is killed is gone with the second worker.
+    stack.jobs.ResumeTrainingJob(ResumeTrainingJobRequest(name="trainingJobs/corrupt", workers=1))
+    job = stack.succeeded("corrupt")
+
+    assert stack.attempts("corrupt")[-1].resumed_from == before.name
+    assert f"{newest.name} cannot be used" in stack.log("corrupt")
+    assert job.progress.agent_steps >= 12 * BATCH
+
+
+async def test_a_cancelled_job_ends_in_seconds_and_is_resumed_with_one_worker_in_place_of_two(stack: Stack) -> None:
+    await stack.train("cancelled", agent_steps=ENDLESS)
+    wait_for(lambda: stack.get("cancelled").progress.update > 2)
+
+    asked = time.monotonic()
+    stack.jobs.CancelTrainingJob(CancelTrainingJobRequest(name="trainingJobs/cancelled"))
+    job = stack.ended("cancelled")
+    assert time.monotonic() - asked < CANCEL_SECONDS
+    assert job.state == TrainingJobState.TRAINING_JOB_STATE_CANCELLED
+    done = job.checkpoint.agent_steps
+    assert done == job.progress.agent_steps
+
+    request = ResumeTrainingJobRequest(name=job.name, workers=1, agent_steps=done + 3 * BATCH)
+    stack.jobs.ResumeTrainingJob(request)
+    job = stack.succeeded("cancelled")
+
+    assert job.progress.agent_steps == done + 3 * BATCH
+    assert stack.attempts("cancelled")[-1].workers == 1
+    assert job.progress.learning_rate > 0
