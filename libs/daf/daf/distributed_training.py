@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daf.checkpoints import LINEAGE
 from daf.client import Client
 from daf.config import DAFConfig, DAFTrainingConfig
 from daf.connection import given_or_connected
 from daf.documents import Scalar
 from daf.references import MissionConfig
-from daf.render_training import job_state
 from daf.tracking import Tracking, exported_live
+from daf.training_cluster import TrainingCluster, daf_create_training_cluster
 from daf.training_documents import training_document
-from daf.training_jobs import create_training_job, read_training_job
+from daf.training_jobs import create_training_job, read_training_job, training_job_name
 from daf.training_results import DistributedTrainingResult, TrainingFailed
-from daf_common.errors import InvalidArgument, NotFound, Unimplemented
-from daf_protos.common.v1.mission_pb2 import Mission
-from daf_protos.common.v1.policy_pb2 import PolicyClass
+from daf.training_status import daf_get_training_status
+from daf_common.errors import InvalidArgument
 from daf_protos.statistics.v1.statistics_service_pb2 import ReadMetricsRequest
-from daf_protos.training.v1.catalog_service_pb2 import ListMissionsRequest, ListPoliciesRequest
-from daf_protos.training.v1.training_job_pb2 import TrainingJob, TrainingSpec
-from daf_protos.training.v1.training_service_pb2 import CreateTrainingJobRequest
+from daf_protos.training.v1.training_job_pb2 import TrainingJob
 
 __all__ = [
     "DistributedTrainingResult",
@@ -48,7 +41,6 @@ log = logging.getLogger("daf.distributed_training")
 CHECKPOINTS_PATH = "train_dir"
 """Where CoGames puts and looks for checkpoints, too."""
 
-_BACKENDS = ("torch",)
 _AGGREGATIONS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "median": statistics.median,
@@ -56,23 +48,6 @@ _AGGREGATIONS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "max": max,
     "sum": math.fsum,
 }
-_COGAMES_MODEL = re.compile(r"model_(\d+)\.pt")
-
-
-@dataclass(frozen=True)
-class TrainingCluster:
-    """Compute that an installation has been found to have. Nothing is reserved: jobs wait in order for what is free."""
-
-    num_nodes: int
-    workers_per_node: int
-    backend: str
-    profile: str = ""
-    client: Client | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def num_workers(self) -> int:
-        """Workers on all nodes together."""
-        return self.num_nodes * self.workers_per_node
 
 
 def daf_launch_distributed_training(
@@ -162,48 +137,6 @@ def daf_launch_distributed_training(
     return result
 
 
-def daf_create_training_cluster(
-    num_nodes: int = 1,
-    workers_per_node: int = 1,
-    backend: str = "torch",
-    *,
-    profile: str = "",
-    client: Client | None = None,
-) -> TrainingCluster:
-    """Asks an installation, which is started here if need be, whether it can run so many workers at all.
-
-    Args:
-        num_nodes: machines.
-        workers_per_node: workers on each.
-        backend: `torch`: torch.distributed, started by torchrun.
-        profile: compute profile of each worker; the installation's default if not given.
-        client: the installation; otherwise the one that the context in use says.
-
-    Raises:
-        InvalidArgument: the numbers cannot be, or the profile is not known.
-        FailedPrecondition: the installation has not so much compute; says what it has.
-        Unimplemented: there is no such backend.
-    """
-    for name, count in (("num_nodes", num_nodes), ("workers_per_node", workers_per_node)):
-        if count < 1:
-            raise InvalidArgument.field(name, f"must be at least 1, not {count}")
-    if backend not in _BACKENDS:
-        raise Unimplemented(f"there is no backend {backend[:80]!r}: use {' or '.join(_BACKENDS)}")
-    cluster = TrainingCluster(num_nodes, workers_per_node, backend, profile, client)
-    with given_or_connected(client) as connected:
-        missions = connected.catalog.ListMissions(ListMissionsRequest()).missions
-        policies = connected.catalog.ListPolicies(ListPoliciesRequest()).policies
-        smallest = TrainingSpec(
-            policy_class=PolicyClass(class_path=next(policy.name for policy in policies if policy.trainable)),
-            missions=[Mission(name=next(mission.name for mission in missions if not mission.problem))],
-            agent_steps=1,
-            profile=profile,
-            workers=cluster.num_workers,
-        )
-        connected.training.CreateTrainingJob(CreateTrainingJobRequest(spec=smallest, validate_only=True))
-    return cluster
-
-
 def daf_aggregate_training_stats(
     worker_stats: Sequence[Mapping[str, float]] | Mapping[Any, Mapping[str, float]] | DistributedTrainingResult,
     aggregation_method: str = "mean",
@@ -231,43 +164,6 @@ def daf_aggregate_training_stats(
     return {name: math.nan if any(map(math.isnan, of)) else aggregate(of) for name, of in values.items()}
 
 
-def daf_get_training_status(checkpoints_path: str | Path, *, client: Client | None = None) -> dict[str, Any]:
-    """How a training run is, and its newest checkpoint.
-
-    Args:
-        checkpoints_path: the job's name, as `trainingJobs/NAME` or `job/NAME`, or a directory with checkpoints of DAF
-            or of plain CoGames, of which the newest is taken.
-        client: where the job is; otherwise where the context in use says.
-
-    Returns:
-        `name` of the job, `status`, `agent_steps`, `total_agent_steps`, `update`, `latest_checkpoint`. What a directory
-        does not tell is None; its `status` is that of the job, or `unknown` where there is no such job any more.
-
-    Raises:
-        FileNotFoundError: there is no such directory, or no checkpoint in it.
-        NotFound: there is no such job.
-    """
-    if isinstance(checkpoints_path, str) and checkpoints_path.startswith(("trainingJobs/", "job/")):
-        with given_or_connected(client) as connected:
-            job = read_training_job(connected, _job_name(checkpoints_path))
-        return _status(job)
-    directory = Path(checkpoints_path).expanduser()
-    found = _newest_checkpoint(directory)
-    if found is None:
-        raise FileNotFoundError(f"there is no checkpoint in {directory}")
-    path, lineage = found
-    status = {"name": None, "status": "unknown", "agent_steps": None, "total_agent_steps": None, "update": None}
-    status.update({key: lineage[key] for key in ("agent_steps", "update") if key in lineage})
-    if "training_job" in lineage:
-        status["name"] = lineage["training_job"]
-        try:
-            with given_or_connected(client) as connected:
-                status = _status(read_training_job(connected, lineage["training_job"]))
-        except NotFound:
-            pass
-    return {**status, "latest_checkpoint": str(path)}
-
-
 def daf_monitor_training_job(
     job: str | DistributedTrainingResult,
     on_change: Callable[[TrainingJob], None] | None = None,
@@ -288,7 +184,7 @@ def daf_monitor_training_job(
         DeadlineExceeded: it has not ended in this time.
         NotFound: there is no such job.
     """
-    result = job if isinstance(job, DistributedTrainingResult) else DistributedTrainingResult(_job_name(job))
+    result = job if isinstance(job, DistributedTrainingResult) else DistributedTrainingResult(training_job_name(job))
     result.client = client or result.client
     result.wait_for_completion(timeout_seconds, on_change)
     return result
@@ -310,7 +206,7 @@ def daf_collect_training_results(
     Raises:
         NotFound: there is no such job.
     """
-    result = job if isinstance(job, DistributedTrainingResult) else DistributedTrainingResult(_job_name(job))
+    result = job if isinstance(job, DistributedTrainingResult) else DistributedTrainingResult(training_job_name(job))
     result.client = client or result.client
     if checkpoints_path is not None:
         result.checkpoints_path = Path(checkpoints_path).absolute()
@@ -336,31 +232,3 @@ def _workers(num_workers: int | None, num_machines: int | None, cluster: Trainin
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InvalidArgument.field("num_workers", f"is said twice, and not the same: {said}")
     return next(iter(counts.values()), None)
-
-
-def _job_name(given: str) -> str:
-    return f"trainingJobs/{given.removeprefix('trainingJobs/').removeprefix('job/')}"
-
-
-def _status(job: TrainingJob) -> dict[str, Any]:
-    at = job.progress
-    return {
-        "name": job.name,
-        "status": job_state(job),
-        "agent_steps": at.agent_steps,
-        "total_agent_steps": at.total_agent_steps or job.spec.agent_steps,
-        "update": at.update,
-        "latest_checkpoint": job.checkpoint.name or None,
-    }
-
-
-def _newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint in a directory, and what is known of it: of DAF's if there are any, else of CoGames'."""
-    own = sorted(directory.rglob(LINEAGE), key=lambda path: path.stat().st_mtime)
-    if own:
-        return own[-1].parent, json.loads(own[-1].read_text(encoding="utf-8"))
-    models = [(path, match) for path in directory.rglob("*.pt") if (match := _COGAMES_MODEL.fullmatch(path.name))]
-    if not models:
-        return None
-    path, match = max(models, key=lambda model: (model[0].stat().st_mtime, int(model[1][1])))
-    return path, {"update": int(match[1])}

@@ -21,6 +21,11 @@ from daf_protos.training.v1.training_service_pb2 import (
 _PAGE_SIZE = 200
 
 
+def training_job_name(given: str) -> str:
+    """The resource name of a job that may be given by its id alone, or as `job/ID`."""
+    return f"trainingJobs/{given.removeprefix('trainingJobs/').removeprefix('job/')}"
+
+
 def create_training_job(
     client: Client, config: DAFTrainingConfig, job_id: str = "", validate_only: bool = False
 ) -> TrainingJob:

@@ -111,7 +111,7 @@ def cancel(name: Name, json: JsonFlag = False) -> None:
     if json:
         print_json({"training_job": job})
     else:
-        ended = f"has ended already: {job_state(job)}" if job.state in JOB_ENDED else "is being cancelled"
+        ended = f"has ended: {job_state(job)}" if job.state in JOB_ENDED else "is being cancelled"
         print(f"{job.name} {ended}")
 
 
