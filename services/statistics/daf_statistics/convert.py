@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -14,30 +13,20 @@ from daf_protos.statistics.v1.statistics_service_pb2 import (
     ComparePoliciesRequest,
     ComparePoliciesResponse,
     Metric,
-    MetricPoint,
-    MetricSeries,
-    PlotMetricsRequest,
     PolicySummary,
-    ReadMetricsRequest,
     RecordEpisodesRequest,
-    RecordMetricsRequest,
     Verdict,
 )
 from daf_statistics import comparison
 from daf_statistics.comparison import MAX_CONFIDENCE, MIN_CONFIDENCE, Comparison
-from daf_statistics.metrics import Point, thinned
 from daf_statistics.samples import UnknownMetricError
 from daf_statistics.summary import Summary
 
 MAX_NAME = 200
 """Characters of a metric's name, and of a picture's title."""
-MAX_PANELS = 24
-MAX_LINES = 16
-"""What a picture can hold and a reader can tell apart."""
 
 _SOURCES = (names.TRAINING_JOB, names.EVALUATION, names.SWEEP, names.TRIAL, names.DEPLOYMENT, names.PIPELINE)
 _SEED_LIMIT = 2**32
-_YEAR_10000_SECONDS = 253_402_300_800
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KNOWN_SHOWN = 200
 
@@ -82,9 +71,18 @@ def metric_name(metric: Metric) -> str:
     Raises:
         InvalidArgument: it cannot be one; names the field.
     """
-    if problem := _name_problem(metric.name):
+    if problem := name_problem(metric.name):
         raise InvalidArgument.field("metric.name", problem)
     return metric.name
+
+
+def name_problem(name: str) -> str:
+    """Why a text cannot be the name of a metric, or a title; empty if it can."""
+    if not name:
+        return "is empty"
+    if len(name) > MAX_NAME:
+        return f"has {len(name)} characters, more than {MAX_NAME}"
+    return "" if name.isprintable() else "has characters that cannot be printed"
 
 
 def unknown_metric(error: UnknownMetricError) -> InvalidArgument:
@@ -96,96 +94,6 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
     """What is said of a metric's name that nothing has, with the names that there are."""
     shown = ", ".join(known[:_KNOWN_SHOWN]) + (", ..." if len(known) > _KNOWN_SHOWN else "")
     return f"{name!r} is not known; known are: {shown}"
-
-
-def metric_rows(request: RecordMetricsRequest) -> list[dict[str, Any]]:
-    """The rows of all values in a request, in the order of their keys.
-
-    Raises:
-        InvalidArgument: names all fields that are wrong.
-    """
-    source_name(request.source, "source")
-    violations: list[Violation] = []
-    if request.after_step < 0:
-        violations.append(Violation("after_step", f"{request.after_step} is negative"))
-    rows = []
-    for number, point in enumerate(request.points):
-        field = f"points[{number}]"
-        violations += _point_violations(point, field)
-        if violations:
-            continue
-        time_us = point.time.ToMicroseconds()
-        values = {**point.values, **dict.fromkeys(point.non_finite, math.nan)}
-        rows += [
-            {
-                "source": request.source,
-                "metric": name,
-                "step": point.step,
-                "agent_steps": point.agent_steps,
-                "time_us": time_us,
-                "value": value if math.isfinite(value) else None,
-            }
-            for name, value in values.items()
-        ]
-    if violations:
-        raise InvalidArgument.of(violations)
-    # In one order everywhere, so that two writers of the same rows do not lock each other out.
-    return sorted(rows, key=lambda row: (row["metric"], row["step"]))
-
-
-def check_read_metrics(request: ReadMetricsRequest) -> None:
-    """Checks a request for series.
-
-    Raises:
-        InvalidArgument: names all fields that are wrong.
-    """
-    source_name(request.source, "source")
-    violations = [
-        Violation(f"metrics[{number}]", problem)
-        for number, name in enumerate(request.metrics)
-        if (problem := _name_problem(name))
-    ]
-    if request.max_points < 0:
-        violations.append(Violation("max_points", f"{request.max_points} is negative: use 0 for all"))
-    if violations:
-        raise InvalidArgument.of(violations)
-
-
-def check_plot_metrics(request: PlotMetricsRequest) -> None:
-    """Checks a request for a picture.
-
-    Raises:
-        InvalidArgument: names all fields that are wrong.
-    """
-    for number, name in enumerate(request.sources[: MAX_LINES + 1]):
-        source_name(name, f"sources[{number}]")
-    violations = [
-        Violation(f"metrics[{number}]", problem)
-        for number, name in enumerate(request.metrics[: MAX_PANELS + 1])
-        if (problem := _name_problem(name))
-    ]
-    if not 1 <= len(request.sources) <= MAX_LINES:
-        violations.append(Violation("sources", f"name 1 to {MAX_LINES}, not {len(request.sources)}"))
-    if len(request.metrics) > MAX_PANELS:
-        violations.append(Violation("metrics", f"name at most {MAX_PANELS}, not {len(request.metrics)}"))
-    if request.title and (problem := _name_problem(request.title)):
-        violations.append(Violation("title", problem))
-    if violations:
-        raise InvalidArgument.of(violations)
-
-
-def series_message(metric: str, points: Sequence[Point], max_points: int) -> MetricSeries:
-    """One series for the wire."""
-    shown = thinned(points, max_points)
-    series = MetricSeries(
-        metric=metric,
-        steps=[point.step for point in shown],
-        agent_steps=[point.agent_steps for point in shown],
-        values=[math.nan if point.value is None else point.value for point in shown],
-    )
-    for point in shown:
-        series.times.add().FromMicroseconds(point.time_us)
-    return series
 
 
 def episode_rows(request: RecordEpisodesRequest) -> list[dict[str, Any]]:
@@ -272,28 +180,6 @@ def comparison_message(outcome: Comparison, copies: int) -> ComparePoliciesRespo
     if outcome.interval:
         message.interval_low, message.interval_high = outcome.interval
     return message
-
-
-def _name_problem(name: str) -> str:
-    if not name:
-        return "is empty"
-    if len(name) > MAX_NAME:
-        return f"has {len(name)} characters, more than {MAX_NAME}"
-    return "" if name.isprintable() else "has characters that cannot be printed"
-
-
-def _point_violations(point: MetricPoint, field: str) -> list[Violation]:
-    violations = [
-        Violation(f"{field}.{name}", f"{value} is negative")
-        for name, value in (("step", point.step), ("agent_steps", point.agent_steps))
-        if value < 0
-    ]
-    if not 0 <= point.time.seconds < _YEAR_10000_SECONDS or not 0 <= point.time.nanos < 10**9:
-        violations.append(Violation(f"{field}.time", "is not between 1970 and 9999"))
-    for name in (*point.values, *point.non_finite):
-        if problem := _name_problem(name):
-            violations.append(Violation(f"{field}.values", f"the metric name {name[:40]!r} {problem}"))
-    return violations
 
 
 def _episode_violations(episode: Episode, field: str) -> list[Violation]:

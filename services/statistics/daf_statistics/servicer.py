@@ -15,7 +15,7 @@ from daf_common.store import Store, Transaction
 from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceServicer
-from daf_statistics import convert, store
+from daf_statistics import convert, metric_messages, store
 from daf_statistics.comparison import Comparison, Verdict, compare
 from daf_statistics.curves import MAX_POINTS, Curve, curve, default_metrics
 from daf_statistics.metrics import thinned
@@ -47,7 +47,7 @@ class StatisticsServicer(StatisticsServiceServicer):
         self._known = known
 
     async def RecordMetrics(self, request: pb.RecordMetricsRequest, context: Call) -> pb.RecordMetricsResponse:
-        rows = convert.metric_rows(request)
+        rows = metric_messages.metric_rows(request)
         after_step = request.after_step if request.HasField("after_step") else None
         if not rows and after_step is None:
             return pb.RecordMetricsResponse()
@@ -55,11 +55,11 @@ class StatisticsServicer(StatisticsServiceServicer):
         return pb.RecordMetricsResponse(recorded=recorded)
 
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Call) -> pb.ReadMetricsResponse:
-        convert.check_read_metrics(request)
+        metric_messages.check_read_metrics(request)
         return await self._store.scan(_read_metrics, request)
 
     async def PlotMetrics(self, request: pb.PlotMetricsRequest, context: Call) -> pb.PlotMetricsResponse:
-        convert.check_plot_metrics(request)
+        metric_messages.check_plot_metrics(request)
         curves = await self._store.scan(_read_curves, request)
         return await asyncio.to_thread(_plot, request, curves)
 
@@ -129,7 +129,7 @@ def _read_metrics(tx: Transaction, request: pb.ReadMetricsRequest) -> pb.ReadMet
     size = 0
     after = request.after_step if request.HasField("after_step") else None
     for metric, points in store.series(tx, request.source, request.metrics, after):
-        series = convert.series_message(metric, points, request.max_points)
+        series = metric_messages.series_message(metric, points, request.max_points)
         size += series.ByteSize()
         if size > MAX_RESPONSE_BYTES:
             raise ResourceExhausted(
@@ -148,7 +148,7 @@ def _read_curves(tx: Transaction, request: pb.PlotMetricsRequest) -> list[Curve]
     for number, metric in enumerate(request.metrics):
         if metric not in known:
             raise InvalidArgument.field(f"metrics[{number}]", convert.unknown_name(metric, known))
-    wanted = list(request.metrics) or default_metrics(known)[: convert.MAX_PANELS]
+    wanted = list(request.metrics) or default_metrics(known)[: metric_messages.MAX_PANELS]
     return [
         curve(source, metric, thinned(points, MAX_POINTS))
         for source in names
