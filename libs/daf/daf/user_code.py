@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from daf.documents import Scalar
 from daf_common.archives import ArchiveError, pack
 from daf_common.errors import InvalidArgument
 
@@ -46,6 +47,29 @@ class UserCode:
         Raises:
             InvalidArgument: the module is not Python.
         """
+        constructor = self._constructor(class_path)
+        if constructor is None:
+            return None
+        named = [*constructor.posonlyargs, *constructor.args, *constructor.kwonlyargs]
+        return tuple(argument.arg for argument in named if argument.arg not in _GIVEN_BY_COGAMES)
+
+    def constructor_defaults(self, class_path: str) -> dict[str, Scalar]:
+        """The defaults of these arguments that are written out as a number, a text, true or false."""
+        constructor = self._constructor(class_path)
+        if constructor is None:
+            return {}
+        positional = [*constructor.posonlyargs, *constructor.args]
+        given = [
+            *zip(reversed(positional), reversed(constructor.defaults), strict=False),
+            *zip(constructor.kwonlyargs, constructor.kw_defaults, strict=True),
+        ]
+        return {
+            argument.arg: default.value
+            for argument, default in given
+            if isinstance(default, ast.Constant) and isinstance(default.value, bool | int | float | str)
+        }
+
+    def _constructor(self, class_path: str) -> ast.arguments | None:
         module = self._module(class_path)
         if module is None:
             return None
@@ -57,11 +81,7 @@ class UserCode:
             for node in definition.body
             if isinstance(node, ast.FunctionDef) and node.name == "__init__"
         ]
-        if not constructors:
-            return None
-        arguments = constructors[-1].args
-        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-        return tuple(argument.arg for argument in named if argument.arg not in _GIVEN_BY_COGAMES)
+        return constructors[-1].args if constructors else None
 
     def _module(self, class_path: str) -> ast.Module | None:
         path = class_path.rpartition(".")[0].replace(".", "/")

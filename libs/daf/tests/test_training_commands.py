@@ -313,6 +313,28 @@ def test_nothing_is_deleted_without_a_yes_on_a_terminal(trained: Any) -> None:
 
 def test_the_parameters_of_a_policy_are_listed(daf: Daf, with_services: Any) -> None:
     assert "policy.hidden_size" in daf("job", "params", "lstm").out
+    assert daf("job", "params", "nothing").code == 4
+
+
+def test_the_parameters_of_a_policy_of_ones_own_are_those_of_its_constructor(
+    daf: Daf, with_services: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("""
+class Policy:
+    def __init__(self, policy_env_info, size=8, *, name="x", depth: int, device="cpu"): ...
+
+class Inherits(Policy): ...
+""")
+    code = ["--code", str(tmp_path / "mine.py")]
+
+    listed = daf("job", "params", "mine.Policy", *code, "--json").json()["hyperparameters"]
+    inherited = daf("job", "params", "mine.Inherits", *code)
+
+    own = {one["name"]: one.get("default_value") for one in listed if one["name"].startswith("policy.")}
+    assert own == {"policy.size": {"integer": "8"}, "policy.name": {"text": "x"}, "policy.depth": None}
+    assert any(one["name"] == "trainer.learning_rate" for one in listed)
+    assert "any policy.NAME is passed on" in inherited.err
+    assert daf("job", "params", "other.Policy", *code).code == 2
 
 
 def on_a_terminal(*arguments: str, answer: bytes = b"") -> str:

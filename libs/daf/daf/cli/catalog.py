@@ -83,6 +83,11 @@ def policies(
         console.print(Text(f"  also {', '.join(policy_found.aliases)}"), soft_wrap=True)
     for warning in policy_found.warnings:
         console.print(Text(f"  {warning}", style="yellow"))
+    print_hyperparameters(parameters, console)
+
+
+def print_hyperparameters(parameters: Iterable[HyperparameterInfo], console: Console) -> None:
+    """Prints a table of what can be set; the part of a name before the dot says where the value lands."""
     rows = table("hyperparameter", "default", "range", Column("about"))
     for parameter in parameters:
         default = from_value(parameter.default_value)

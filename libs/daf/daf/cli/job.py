@@ -10,7 +10,7 @@ import typer
 from rich.table import Column
 from rich.text import Text
 
-from daf.cli import catalog, export, job_checkpoints, job_metrics, logs, plot
+from daf.cli import export, job_checkpoints, job_metrics, job_params, logs, plot
 from daf.cli.job_display import finish, follow_to_end
 from daf.cli.session import JsonFlag, notice, open_client, print_json, print_json_line, resource_name
 from daf.client import all_pages
@@ -189,7 +189,7 @@ app.command("logs")(logs.job_logs)
 app.command("metrics")(job_metrics.metrics)
 app.command("plot")(plot.plot)
 app.command("export")(export.export)
-app.command("params")(catalog.policies)
+app.command("params")(job_params.params)
 app.add_typer(job_checkpoints.app, name="checkpoints")
 
 
