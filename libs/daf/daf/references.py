@@ -105,7 +105,8 @@ class MissionConfig(Section):
     """A mission, with what changes it. A text stands for a mission without changes."""
 
     mission: str = Field(min_length=1)
-    """Name as `daf missions` lists it."""
+    """Name as `daf missions` lists it; a pattern (`cogsguard_*`) or a set (`diagnostic_evals`), for several;
+    or a file of the user's own."""
     variants: list[str] = Field(default_factory=list)
     cogs: Count | None = None
     """Number of agents."""
@@ -114,6 +115,8 @@ class MissionConfig(Section):
     difficulty: str | None = None
     map_seed: Seed | None = None
     """Pins the map; otherwise every episode's seed makes its own."""
+    file: StoredArtifact | None = None
+    """A mission of the user's own that is stored already; `mission` is what tables call it."""
 
     @model_validator(mode="before")
     @classmethod

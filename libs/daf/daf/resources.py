@@ -13,6 +13,7 @@ from daf import wheels
 from daf.checkpoints import find_checkpoint
 from daf.client import Client
 from daf.home import home
+from daf.missions import OwnMission
 from daf.parameters import Parameters
 from daf.requirements import Runner
 from daf.user_code import MEDIA_TYPE, UserCode
@@ -21,7 +22,15 @@ from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
-from daf_protos.training.v1.catalog_service_pb2 import GetRunnerRequest, HyperparameterInfo, ListHyperparametersRequest
+from daf_protos.training.v1.catalog_service_pb2 import (
+    GetRunnerRequest,
+    HyperparameterInfo,
+    ListHyperparametersRequest,
+    ListMissionsRequest,
+    ListPoliciesRequest,
+    MissionInfo,
+    PolicyInfo,
+)
 from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
 
 _CHUNK_BYTES = 1 << 20
@@ -63,6 +72,18 @@ class Resources:
         """
         return self._stored(path.read_bytes(), _WEIGHTS_TYPE)
 
+    def mission(self, mission: OwnMission) -> Artifact:
+        """The artifact of a mission of the user's own, uploaded if the store lacks it."""
+        return self._stored(mission.archive, MEDIA_TYPE)
+
+    def missions(self) -> Sequence[MissionInfo]:
+        """The missions that the runner knows."""
+        return self._missions
+
+    def policy_warnings(self, policy: str) -> Sequence[str]:
+        """What a user must know about a policy, by its short name or class path, before trusting its score."""
+        return next((p.warnings for p in self._policies if policy in (p.name, p.class_path, *p.aliases)), ())
+
     def checkpoint(self, name: str) -> PolicyCheckpoint:
         """The policy that a training job saved or a trial trained.
 
@@ -101,6 +122,14 @@ class Resources:
             if not isinstance(code, Artifact):
                 raise
             return Parameters(self._known(""), policy_arguments=None)
+
+    @cached_property
+    def _missions(self) -> Sequence[MissionInfo]:
+        return self._client.catalog.ListMissions(ListMissionsRequest()).missions
+
+    @cached_property
+    def _policies(self) -> Sequence[PolicyInfo]:
+        return self._client.catalog.ListPolicies(ListPoliciesRequest()).policies
 
     @cached_property
     def _runner(self) -> Runner:

@@ -20,6 +20,7 @@ from daf.convert import (
     training_config,
     training_spec,
 )
+from daf.missions import OwnMission
 from daf.parameters import Parameters
 from daf.user_code import UserCode
 from daf_common.errors import InvalidArgument, Unimplemented
@@ -28,7 +29,7 @@ from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClas
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.scheduler.v1.sweep_pb2 import SweepSpec
-from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo
+from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo, MissionInfo
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 
 NO_WORD_YET = {"successive_halving", "custom"}
@@ -68,6 +69,15 @@ class NothingToResolve:
 
     def checkpoint(self, name: str) -> PolicyCheckpoint:
         raise AssertionError
+
+    def mission(self, mission: OwnMission) -> Artifact:
+        raise AssertionError
+
+    def missions(self) -> Sequence[MissionInfo]:
+        raise AssertionError
+
+    def policy_warnings(self, policy: str) -> Sequence[str]:
+        return ()
 
 
 def fill(message: Message, choose: dict[str, str], numbers: Iterator[int]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from daf.checks.planned_run import is_own_mission
 from daf.checks.probe import NO_RUNNER, ProbeError, ask, has_runner
 from daf.checks.result import EnvironmentCheckResult
 from daf.checks.services import services_in_use
 from daf.client import Client
+from daf.missions import is_file
 from daf_common.errors import DafError, FailedPrecondition, InvalidArgument
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
@@ -28,10 +28,10 @@ def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None 
             of the runner that is installed here.
     """
     given = list(dict.fromkeys(missions))
-    names = [name for name in given if not is_own_mission(name)]
+    names = [name for name in given if not is_file(name)]
     result = EnvironmentCheckResult()
     for file in given:
-        if is_own_mission(file):
+        if is_file(file):
             _build(file, result)
     if not names:
         return result

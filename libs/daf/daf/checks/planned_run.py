@@ -15,6 +15,7 @@ from daf.checks.probe import ask
 from daf.config import DAFSweepConfig, DAFTrainingConfig
 from daf.convert.sweeps import DEFAULT_TRIALS
 from daf.documents import Scalar
+from daf.missions import is_file, stands_for_several
 from daf.references import StoredArtifact
 from daf.space import Choices, Interval, explicit, grid_size
 from daf.user_code import UserCode
@@ -24,13 +25,7 @@ DEFAULT_PROFILE, DEFAULT_WORKERS, DEFAULT_ENVIRONMENTS = "cpu-small", 1, 16
 """The profile of jobs that name none, unless an installation has changed it."""
 DEFAULT_KEPT = 5
 """Checkpoints that a job keeps beside the best, if it does not say."""
-_OWN_MISSION_SUFFIXES = (".yaml", ".yml", ".json", ".py", ".pickle")
 _STATE_BYTES = 16 << 10  # of random generators and counters, for each worker
-
-
-def is_own_mission(name: str) -> bool:
-    """Whether a mission is named by a file of the user's, and not by its name."""
-    return name.endswith(_OWN_MISSION_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -54,15 +49,15 @@ class PlannedRun:
 
     @property
     def mission_names(self) -> list[str]:
-        """The missions of CoGames that it names, without patterns."""
-        names = [mission.mission for mission in self.document.missions]
-        return [name for name in names if not is_own_mission(name) and "*" not in name]
+        """The missions of CoGames that it names, without patterns and sets."""
+        names = [mission.mission for mission in self.document.missions if mission.file is None]
+        return [name for name in names if not is_file(name) and not stands_for_several(name)]
 
     @property
     def mission_files(self) -> list[str]:
         """The user's own missions that it names."""
         names = [mission.mission for mission in self.document.missions]
-        return [self._mission_file(name) for name in names if is_own_mission(name)]
+        return [self._mission_file(name) for name in names if is_file(name)]
 
     @property
     def jobs(self) -> int:
@@ -138,7 +133,7 @@ class PlannedRun:
     def _mission_question(self) -> dict[str, Any]:
         mission = self.document.missions[0]
         length = {"max_steps": mission.max_steps, "map_seed": mission.map_seed}
-        if is_own_mission(mission.mission):
+        if is_file(mission.mission):
             return {"file": self._mission_file(mission.mission), **length}
         changes = {"variants": mission.variants, "cogs": mission.cogs, "difficulty": mission.difficulty}
         return {"name": mission.mission, **changes, **length}

@@ -40,7 +40,13 @@ def evaluate(
             "job/NAME/checkpoints/latest or sweeps/NAME/trials/NUMBER.",
         ),
     ] = None,
-    mission: Annotated[list[str] | None, typer.Option("--mission", "-m", help="Mission; may be repeated.")] = None,
+    mission: Annotated[
+        list[str] | None,
+        typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated."),
+    ] = None,
+    mission_set: Annotated[
+        list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")
+    ] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes for each mission and team: 5.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
     team: Annotated[str, typer.Option(help="mixed: one team of all policies; solo: each alone.")] = "",
@@ -59,6 +65,7 @@ def evaluate(
 ) -> None:
     """Let policies play the same episodes and summarize how they did."""
     policies, shares = _policies(policy)
+    played = [*(mission or []), *(mission_set or [])]
     config = document_with(
         DAFEvaluationConfig,
         file,
@@ -66,7 +73,9 @@ def evaluate(
             "policies": policies,
             "code": absolute(code),
             "requirements": absolute_path(requirements),
-            "missions": missions(file, mission, {"cogs": cogs, "max_steps": steps, "variants": variant}),
+            "missions": missions(
+                file, [*(mission or []), *(mission_set or [])], {"cogs": cogs, "max_steps": steps, "variants": variant}
+            ),
             "episodes": episodes,
             "seed": seed,
             "team": team,

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from daf.config import DocumentConfig
 from daf.documents import Document, Scalar, read, scalar
+from daf.missions import is_file
 from daf_common.errors import InvalidArgument
 
 
@@ -40,7 +41,7 @@ def document_with[C: DocumentConfig](model: type[C], file: Path | None, options:
 def missions(document: Path | None, names: Sequence[str] | None, changes: Mapping[str, Any]) -> list[Any] | None:
     """The missions that options name, or those of the document, each with the changes; None if nothing changes."""
     changes = {key: value for key, value in changes.items() if value not in (None, "", [])}
-    listed: Any = list(names or [])
+    listed: Any = [absolute_path(name) if is_file(name) else name for name in names or []]
     if not listed and changes and document is not None:
         listed = read(document).data.get("missions") or []
     if not listed:

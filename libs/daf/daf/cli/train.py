@@ -18,7 +18,13 @@ from daf.training_jobs import create_training_job
 
 def train(
     file: Annotated[Path | None, typer.Argument(help="The run, as YAML or JSON; options replace what it says.")] = None,
-    mission: Annotated[list[str] | None, typer.Option("--mission", "-m", help="Mission; may be repeated.")] = None,
+    mission: Annotated[
+        list[str] | None,
+        typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated."),
+    ] = None,
+    mission_set: Annotated[
+        list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")
+    ] = None,
     policy: Annotated[str, typer.Option("--policy", "-p", help="Short name or class path of the policy.")] = "",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Length of the run in agent steps, of all workers together.")
@@ -78,7 +84,7 @@ def train(
         DAFTrainingConfig,
         file,
         {
-            "missions": missions(file, mission, changes),
+            "missions": missions(file, [*(mission or []), *(mission_set or [])], changes),
             "policy": policy,
             "policy_arguments": chosen["policy"],
             "code": absolute(code),

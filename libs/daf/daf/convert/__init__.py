@@ -1,7 +1,8 @@
 """Documents as protobuf messages and back: the one place that knows both."""
 
 from daf.convert.evaluations import evaluation_config, evaluation_spec
-from daf.convert.policies import Resolver, mission_config, mission_message, policy_config
+from daf.convert.missions import mission_config, mission_messages
+from daf.convert.policies import Resolver, policy_config
 from daf.convert.sweeps import sweep_config, sweep_spec
 from daf.convert.training import training_config, training_spec
 
@@ -10,7 +11,7 @@ __all__ = [
     "evaluation_config",
     "evaluation_spec",
     "mission_config",
-    "mission_message",
+    "mission_messages",
     "policy_config",
     "sweep_config",
     "sweep_spec",

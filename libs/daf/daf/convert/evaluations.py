@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from daf.config import DAFEvaluationConfig
+from daf.convert.missions import mission_config, mission_messages
 from daf.convert.policies import (
     OwnCode,
     Resolver,
     make_labels_unique,
-    mission_config,
-    mission_message,
     policy_config,
     policy_message,
 )
@@ -27,7 +26,7 @@ def evaluation_spec(config: DAFEvaluationConfig, resolver: Resolver) -> Evaluati
     own = OwnCode(config.code, config.requirements, config.directory, resolver)
     spec = EvaluationSpec(
         policies=[policy_message(policy, f"policies[{i}]", own, resolver) for i, policy in enumerate(config.policies)],
-        missions=map(mission_message, config.missions),
+        missions=mission_messages(config.missions, "missions", config.directory, resolver),
         episodes=config.episodes,
         seed=config.seed,
         team=_TEAMS[config.team],

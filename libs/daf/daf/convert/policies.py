@@ -1,7 +1,8 @@
-"""Missions, policies and artifacts as messages and back."""
+"""Policies and artifacts as messages and back."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,17 +10,20 @@ from typing import Protocol
 from packaging.requirements import Requirement
 
 from daf.imports import missing_modules
+from daf.missions import OwnMission
 from daf.parameters import Parameters
-from daf.references import MissionConfig, PolicyConfig, StoredArtifact
+from daf.references import PolicyConfig, StoredArtifact
 from daf.requirements import read_requirements
 from daf.user_code import UserCode
 from daf.wheels import modules_of
 from daf_common.errors import InvalidArgument
 from daf_common.values import Scalar, scalars, to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
-from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClass
 from daf_protos.common.v1.value_pb2 import Value
+from daf_protos.training.v1.catalog_service_pb2 import MissionInfo
+
+log = logging.getLogger("daf")
 
 
 class Resolver(Protocol):
@@ -34,6 +38,12 @@ class Resolver(Protocol):
     def runner_modules(self) -> frozenset[str]: ...
 
     def weights(self, path: Path) -> Artifact: ...
+
+    def mission(self, mission: OwnMission) -> Artifact: ...
+
+    def missions(self) -> Sequence[MissionInfo]: ...
+
+    def policy_warnings(self, policy: str) -> Sequence[str]: ...
 
     def checkpoint(self, name: str) -> PolicyCheckpoint: ...
 
@@ -53,12 +63,12 @@ class OwnCode:
     ) -> None:
         if requirements and not code:
             raise InvalidArgument.field("requirements", "are those of code of your own: name its files with code")
-        self._resolver, self._artifact = resolver, _artifact(code) if isinstance(code, StoredArtifact) else None
+        self._resolver, self._artifact = resolver, artifact_message(code) if isinstance(code, StoredArtifact) else None
         self.packed = (
             UserCode.of(directory / Path(path).expanduser() for path in code) if isinstance(code, list) else None
         )
         self.directory = directory
-        self._requirements = _artifact(requirements) if isinstance(requirements, StoredArtifact) else None
+        self._requirements = artifact_message(requirements) if isinstance(requirements, StoredArtifact) else None
         self._wheels = (
             resolver.wheels(read_requirements(requirements, directory))
             if requirements and not isinstance(requirements, StoredArtifact)
@@ -81,6 +91,9 @@ class OwnCode:
             InvalidArgument: the code imports a module that nobody has.
         """
         self._check_imports(class_path)
+        if self.code is None:
+            for warning in self._resolver.policy_warnings(class_path):
+                log.warning("%s: %s", class_path, warning)
         if self._artifact is None and self.packed is not None:
             self._artifact = self._resolver.code(self.packed)
         if self._requirements is None and self._wheels is not None:
@@ -104,30 +117,6 @@ class OwnCode:
             raise InvalidArgument.field("code", message)
 
 
-def mission_message(config: MissionConfig) -> Mission:
-    """A mission as a message."""
-    return Mission(
-        name=config.mission,
-        variants=config.variants,
-        cogs=config.cogs,
-        max_steps=config.max_steps,
-        difficulty=config.difficulty or "",
-        map_seed=config.map_seed,
-    )
-
-
-def mission_config(message: Mission) -> MissionConfig:
-    """A mission as documents have it."""
-    return MissionConfig(
-        mission=message.name,
-        variants=list(message.variants),
-        cogs=message.cogs if message.HasField("cogs") else None,
-        max_steps=message.max_steps if message.HasField("max_steps") else None,
-        difficulty=message.difficulty or None,
-        map_seed=message.map_seed if message.HasField("map_seed") else None,
-    )
-
-
 def policy_message(config: PolicyConfig, field: str, own: OwnCode, resolver: Resolver) -> Policy:
     """A policy as a message.
 
@@ -144,7 +133,7 @@ def policy_message(config: PolicyConfig, field: str, own: OwnCode, resolver: Res
     if config.version:
         return Policy(label=label, version=config.version)
     if config.bundle:
-        return Policy(label=label, bundle=_artifact(config.bundle))
+        return Policy(label=label, bundle=artifact_message(config.bundle))
     if config.policy is None:
         return Policy(label=label, checkpoint=resolver.checkpoint(config.checkpoint or ""))
     if config.code or config.requirements:
@@ -155,7 +144,7 @@ def policy_message(config: PolicyConfig, field: str, own: OwnCode, resolver: Res
     if config.weights is None:
         return Policy(label=label, policy_class=policy_class)
     if isinstance(config.weights, StoredArtifact):
-        weights = _artifact(config.weights)
+        weights = artifact_message(config.weights)
     else:
         try:
             weights = resolver.weights(own.directory / Path(config.weights).expanduser())
@@ -210,6 +199,13 @@ def artifact_config(artifact: Artifact) -> StoredArtifact:
     )
 
 
+def artifact_message(stored: StoredArtifact) -> Artifact:
+    """An artifact as messages have it."""
+    return Artifact(
+        sha256=stored.sha256, size_bytes=stored.size_bytes, media_type=stored.media_type, owner=stored.owner
+    )
+
+
 def _label(config: PolicyConfig) -> str:
     """What tables call a policy that has no label."""
     if config.policy:
@@ -226,10 +222,4 @@ def _class_config(message: PolicyClass) -> PolicyConfig:
         code=artifact_config(message.code) if message.HasField("code") else None,
         requirements=artifact_config(message.requirements) if message.HasField("requirements") else None,
         arguments=scalars(message.arguments),
-    )
-
-
-def _artifact(stored: StoredArtifact) -> Artifact:
-    return Artifact(
-        sha256=stored.sha256, size_bytes=stored.size_bytes, media_type=stored.media_type, owner=stored.owner
     )

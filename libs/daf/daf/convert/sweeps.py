@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from daf.config import DAFSweepConfig, EvaluationSettings, HeldOutSettings
+from daf.convert.missions import mission_config, mission_messages
 from daf.convert.policies import (
     OwnCode,
     Resolver,
     make_labels_unique,
-    mission_config,
-    mission_message,
     policy_config,
     policy_message,
 )
 from daf.convert.training import common_training_spec, policy_fields, training_settings
 from daf.parameters import Parameters
-from daf.references import MissionConfig, PolicyConfig
+from daf.references import PolicyConfig
 from daf.space import Choices, Interval, Strategy, explicit
 from daf_common.errors import InvalidArgument, Unimplemented
 from daf_common.values import Scalar, scalars, to_value
@@ -55,9 +52,10 @@ def sweep_spec(config: DAFSweepConfig, resolver: Resolver) -> SweepSpec:
             raise InvalidArgument.field(f"search_space.{name}", f"is {full}, which the search space has already")
         spec.space[full].CopyFrom(_domain(full, explicit(domain, config.strategy), parameters))
     episodes = config.evaluation.episodes or config.episodes_per_trial or DEFAULT_EPISODES
-    spec.evaluation.CopyFrom(_plan(config.evaluation, episodes, config.missions))
+    spec.evaluation.CopyFrom(_plan("evaluation", config.evaluation, episodes, config, resolver))
     if config.held_out is not None:
-        spec.held_out.CopyFrom(_plan(config.held_out, config.held_out.episodes or episodes, config.missions))
+        held_out_episodes = config.held_out.episodes or episodes
+        spec.held_out.CopyFrom(_plan("held_out", config.held_out, held_out_episodes, config, resolver))
     for index, baseline in enumerate(config.baselines):
         if baseline.policy == UNTRAINED and not (baseline.code or baseline.requirements or baseline.weights):
             untrained = Policy(label=baseline.label or UNTRAINED, policy_class=spec.training.policy_class)
@@ -146,9 +144,13 @@ def _domain_form(domain: sweep_pb2.Domain, strategy: Strategy) -> list[Scalar] |
     return values if plain else Choices(choices=values)
 
 
-def _plan(settings: EvaluationSettings, episodes: int, missions: Sequence[MissionConfig]) -> EvaluationPlan:
-    played = settings.missions or (missions if settings.max_steps else [])
-    messages = [mission_message(mission) for mission in played]
+def _plan(
+    section: str, settings: EvaluationSettings, episodes: int, config: DAFSweepConfig, resolver: Resolver
+) -> EvaluationPlan:
+    field, played = f"{section}.missions", settings.missions
+    if not played and settings.max_steps:
+        field, played = "missions", config.missions
+    messages = mission_messages(played, field, config.directory, resolver)
     for message in messages:
         if settings.max_steps and not message.HasField("max_steps"):
             message.max_steps = settings.max_steps

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from daf.config import DAFSweepConfig, DAFTrainingConfig, TrainingSettings
+from daf.convert.missions import mission_config, mission_messages
 from daf.convert.policies import (
     OwnCode,
     Resolver,
     artifact_config,
-    mission_config,
-    mission_message,
     policy_config,
     policy_message,
     values_message,
@@ -60,7 +59,7 @@ def common_training_spec(
         trainer[short] = parameters.typed(f"trainer.{short}", value)
     spec = TrainingSpec(
         policy_class=own.policy_class(config.policy, arguments),
-        missions=map(mission_message, config.missions),
+        missions=mission_messages(config.missions, "missions", config.directory, resolver),
         agent_steps=settings.agent_steps,
         trainer=values_message(trainer),
         seed=config.seed if settings.seed is None else settings.seed,
