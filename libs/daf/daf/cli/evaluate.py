@@ -73,9 +73,7 @@ def evaluate(
             "policies": policies,
             "code": absolute(code),
             "requirements": absolute_path(requirements),
-            "missions": missions(
-                file, [*(mission or []), *(mission_set or [])], {"cogs": cogs, "max_steps": steps, "variants": variant}
-            ),
+            "missions": missions(file, played, {"cogs": cogs, "max_steps": steps, "variants": variant}),
             "episodes": episodes,
             "seed": seed,
             "team": team,
