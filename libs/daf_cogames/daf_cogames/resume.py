@@ -5,6 +5,7 @@ Environments cannot be saved. A resumed run starts them anew, on other maps than
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,4 +109,4 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
             differences.append(f"parameter {index}: {list(shape)} in the state, {list(parameter.shape)} in the network")
     if differences:
         raise WeightsError(f"the optimizer's state does not fit the network:\n{shown(differences)}")
-    optimizer.load_state_dict(dict(state))
+    optimizer.load_state_dict(copy.deepcopy(dict(state)))  # it would go on in the very tensors of the state

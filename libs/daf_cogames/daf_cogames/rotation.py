@@ -5,6 +5,11 @@ cogames asks for a mission once and gives that one to all environments, however 
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +18,9 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.missions import Mission, MissionError
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when its parent ends."""
 
 _SAME: Mapping[str, Callable[[PolicyEnvInterface], object]] = {
     "number of agents": lambda environment: environment.num_agents,
@@ -31,10 +39,13 @@ class RotatingEnvironments(cogames_train._EnvCreator):
         """first: the number of the rank's first environment among those of all ranks."""
         super().__init__(*args)
         self._configs, self._first = configs, first
+        self._trainer_process = os.getpid()
 
     def __call__(
         self, cfg: MettaGridConfig | None = None, buf: Any = None, seed: int | None = None
     ) -> PufferMettaGridEnv:
+        if os.getpid() != self._trainer_process:
+            _end_with_the_trainer()
         config = self._configs[(self._first + (seed or 0)) % len(self._configs)]
         return super().__call__(config, buf, seed)
 
@@ -50,6 +61,16 @@ def check_interchangeable(missions: Sequence[Mission], configs: Sequence[MettaGr
                     f"{mission.name} cannot be trained on together with {missions[0].name}: "
                     f"the {what} differ ({_short(value(other))} and {_short(value(first))})",
                 )
+
+
+def _end_with_the_trainer() -> None:
+    """Let this process of some environments end with the trainer's, which may be killed: it would wait for the next
+    action for ever, and not idly."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    trainer = multiprocessing.parent_process()
+    if trainer is not None and not trainer.is_alive():
+        os._exit(1)
 
 
 def _short(value: object) -> str:

@@ -26,49 +26,15 @@ from daf_cogames.missions import Mission, MissionError, build_mission
 from daf_cogames.params import TRAINER_PARAMETERS
 from daf_cogames.policies import PolicyError, PolicySource
 from daf_cogames.progress import StopReason
-from daf_cogames.train import Ending, PlanError, TrainingPlan, train
+from daf_cogames.train import Ending, PlanError
+from daf_cogames.world import World
 from libs.daf_cogames.tests.training_policies import Breaking, LstmFree, Memoryless, Raising, Recurrent, policy
-
-MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=40)
-UPDATE = 512  # agent steps
-
-
-class Training:
-    """Runs a plan and keeps what it reported."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.progress = []
-        self.checkpoints = []
-
-    def run(self, *, stop=lambda: None, on_progress=lambda progress: None, **changes):
-        plan = TrainingPlan(
-            **{
-                "missions": (MISSION,),
-                "policy": policy(Recurrent),
-                "agent_steps": 2 * UPDATE,
-                "num_envs": 2,
-                "seed": 1,
-                "directory": self.directory,
-                "progress_interval_s": 0.0,
-                **changes,
-            }
-        )
-
-        def report(progress):
-            self.progress.append(progress)
-            on_progress(progress)
-
-        return train(plan, on_progress=report, on_checkpoint=self.checkpoints.append, stop=stop)
+from libs.daf_cogames.tests.training_run import MISSION, UPDATE, Training, weights_of
 
 
 @pytest.fixture
 def training(tmp_path):
     return Training(tmp_path)
-
-
-def weights_of(checkpoint):
-    return torch.load(checkpoint.weights.path, weights_only=True)
 
 
 def another_value(parameter):
@@ -388,6 +354,22 @@ def test_environments_get_no_more_processes_than_the_plan_and_the_machine_allow(
     assert caught.value.args == (processes,)
 
 
+def test_a_gpu_that_this_machine_lacks_is_refused(training, monkeypatch):
+    monkeypatch.setattr("daf_cogames.train.resolve_training_device", lambda console, name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    with pytest.raises(PlanError, match="rank 1 needs GPU 1, and this machine has 1"):
+        training.run(world=World(rank=1, size=2, local_rank=1))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_replaced_by_the_cpu_and_the_user_told(training, caplog):
+    outcome = training.run(device="cuda", agent_steps=1)
+
+    assert outcome.ending is Ending.COMPLETED
+    assert "CUDA requested but unavailable" in caplog.text
+
+
 def test_environments_take_turns_with_the_missions(training):
     missions = (MISSION, Mission("cogsguard_machina_1.miner_tutorial", cogs=4, max_steps=40))
 
@@ -437,6 +419,8 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones_before_anything_sta
     ("name", "value"),
     [
         ("agent_steps", 0),
+        ("attempt", 0),
+        ("cpus", 0),
         ("num_envs", 0),
         ("seed", -1),
         ("seed", 2**31),

@@ -4,6 +4,7 @@ import math
 import signal
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from mettagrid.policy.loader import initialize_or_load_policy
@@ -25,7 +26,14 @@ from libs.daf_cogames.tests.training_policies import (
     Recurrent,
     policy,
 )
-from libs.daf_cogames.tests.training_ranks import KillAt, SleepAt, importable, train_ranks
+from libs.daf_cogames.tests.training_ranks import (
+    KillAt,
+    SleepAt,
+    importable,
+    start_with_environment_processes,
+    train_ranks,
+    wait_for,
+)
 
 ARENA = Mission("cogsguard_arena.basic", cogs=4, max_steps=40)
 MINER = Mission("cogsguard_machina_1.miner_tutorial", cogs=4, max_steps=40)
@@ -105,6 +113,12 @@ def test_rank_0_reports_and_saves_for_both(pair):
     assert [progress.agent_steps for progress in pair[0].progress] == [n * UPDATE for n in (1, 2, 3, 4)]
     assert [saved.agent_steps for saved in pair[0].checkpoints] == [2 * UPDATE, 4 * UPDATE]
     assert (pair[1].progress, pair[1].checkpoints, pair[1].outcome.checkpoint) == ([], [], None)
+
+
+def test_the_clock_of_rank_0_alone_decides_when_to_report(tmp_path):
+    ranks = train_ranks(plan_of(tmp_path, agent_steps=3 * UPDATE), changes={1: {"progress_interval_s": 3600.0}})
+
+    assert [progress.update for progress in ranks[0].progress] == [1, 2, 3]
 
 
 def test_progress_counts_the_episodes_of_both_and_says_what_each_uses(pair):
@@ -277,3 +291,21 @@ def test_a_rank_that_never_comes_is_given_up(tmp_path):
 
     assert waiting.error is PeerLost
     assert waiting.seconds < 20
+
+
+def test_the_processes_of_environments_end_with_a_rank_that_is_killed(tmp_path):
+    plan = plan_of(tmp_path, agent_steps=1000 * UPDATE, checkpoint_agent_steps=UPDATE)
+    process = start_with_environment_processes(plan)
+    alive = []
+    try:
+        wait_for(tmp_path / "checkpoints" / "model_000002.pt")
+        environments = psutil.Process(process.pid).children()
+        process.kill()
+        _, alive = psutil.wait_procs(environments, timeout=5)
+    finally:
+        for left in (process, *alive):
+            left.kill()
+        process.join()
+
+    assert len(environments) == 1
+    assert alive == []

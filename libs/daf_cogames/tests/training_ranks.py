@@ -11,11 +11,13 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
 import daf_cogames.train
 from daf_cogames.checkpoints import random_state
+from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.train import TrainingPlan
 from daf_cogames.world import World
 
@@ -62,11 +64,11 @@ class SleepAt:
             time.sleep(self.seconds)
 
 
-def train_ranks(plan: TrainingPlan, *, size=2, stops=None, on_activity=None, absent=()) -> list[Rank]:
+def train_ranks(plan: TrainingPlan, *, size=2, changes=None, stops=None, on_activity=None, absent=()) -> list[Rank]:
     """Trains the plan on `size` ranks.
 
-    stops: for a rank, what it answers after each update; on_activity: for a rank, what it does then; absent: ranks that
-    never come.
+    changes: for a rank, to its plan; stops: for a rank, what it answers after each update; on_activity: for a rank,
+    what it does then; absent: ranks that never come.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["daf_cogames.train", "cogames.cli.mission", "torch._dynamo"])
@@ -74,6 +76,7 @@ def train_ranks(plan: TrainingPlan, *, size=2, stops=None, on_activity=None, abs
     ranks = {}
     for number in set(range(size)) - set(absent):
         its_plan = replace(plan, world=World(number, size, number), directory=plan.directory / str(number))
+        its_plan = replace(its_plan, **(changes or {}).get(number, {}))
         receiving, sending = context.Pipe(duplex=False)
         # Pickled here: multiprocessing would hand over tensors as open files of a process that may be killed.
         work = pickle.dumps((its_plan, port, (stops or {}).get(number, ()), (on_activity or {}).get(number)))
@@ -88,6 +91,20 @@ def train_ranks(plan: TrainingPlan, *, size=2, stops=None, on_activity=None, abs
         for process, _ in ranks.values():
             process.kill()
             process.join()
+
+
+def start_with_environment_processes(plan: TrainingPlan):
+    """Starts to train with environments in processes of their own, which cogames has on a GPU only."""
+    process = multiprocessing.get_context("forkserver").Process(target=_train_with_processes, args=(plan,))
+    process.start()
+    return process
+
+
+def wait_for(file):
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -144,6 +161,15 @@ def _train_rank(work, sending):
             rank.weights = _digest(*trainer.uncompiled_policy.state_dict().values())
             rank.observations = _digest(trainer.observations)
     sending.send_bytes(pickle.dumps(rank))
+
+
+def _train_with_processes(plan):
+    multiprocessing.set_start_method("fork", force=True)  # here it is that of this very process
+    vector = cogames_train.pvector
+    cogames_train.pvector = SimpleNamespace(
+        make=vector.make, Serial=vector.Multiprocessing, Multiprocessing=vector.Multiprocessing
+    )
+    daf_cogames.train.train(plan, on_progress=lambda _: None, on_checkpoint=lambda _: None, stop=lambda: None)
 
 
 @contextlib.contextmanager
