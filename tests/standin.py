@@ -98,6 +98,11 @@ class StandIn:
 
 
 async def _train(stub: TrainingWorkerServiceStub, environment: Mapping[str, str], seconds: float) -> None:
+    """Trains from the checkpoint of the attempt before, if there is one, with a checkpoint after each update.
+
+    An update takes `checkpoint_agent_steps`, or all there are to take. The weights tell the hyperparameters, and hold a
+    digest of all updates: they come out the same however often training was interrupted.
+    """
     attempt = training_pb.Attempt(
         training_job=environment["DAF_TRAINING_JOB"],
         attempt=int(environment["DAF_ATTEMPT"]),
@@ -105,37 +110,57 @@ async def _train(stub: TrainingWorkerServiceStub, environment: Mapping[str, str]
         token=environment["DAF_TOKEN"],
     )
     assignment = await _persist(lambda: stub.GetAssignment(training_pb.GetAssignmentRequest(attempt=attempt)))
-    await asyncio.sleep(seconds)
     spec = assignment.spec
-    rate = spec.trainer["learning_rate"]
-    weights = json.dumps({"learning_rate": rate.real or rate.integer, "seed": spec.seed}).encode()
+    rate = spec.trainer["learning_rate"].real or spec.trainer["learning_rate"].integer
+    start = assignment.resume[0] if assignment.resume else Checkpoint()
+    weights = {"learning_rate": rate, "seed": spec.seed, "updates": ""}
+    if assignment.resume:
+        urls = {location.artifact.sha256: location for location in assignment.downloads}
+        weights = json.loads(_path(urls[start.weights.sha256]).read_text())
+    update, done, sequence, stopped = start.update, start.agent_steps, 0, False
+    while done < spec.agent_steps and not stopped:
+        await asyncio.sleep(seconds)
+        update, sequence = update + 1, sequence + 1
+        done = min(done + (spec.checkpoint_agent_steps or spec.agent_steps), spec.agent_steps)
+        weights["updates"] = hashlib.sha256(f"{weights['updates']} {rate} {spec.seed} {update}".encode()).hexdigest()
+        artifact = await _store(stub, attempt, json.dumps(weights).encode())
+        saved = Checkpoint(update=update, agent_steps=done, weights=artifact, trainer_state=artifact)
+        report = training_pb.ReportTrainingRequest(
+            attempt=attempt,
+            sequence=sequence,
+            progress=TrainingProgress(agent_steps=done, total_agent_steps=spec.agent_steps, update=update),
+            checkpoints=[saved],
+            resumed_update=start.update if assignment.resume and sequence == 1 else None,
+        )
+        if spec.checkpoint_agent_steps:
+            report.metrics.add(update=update, agent_steps=done, values={"done": done})
+        if done == spec.agent_steps:
+            report.outcome.CopyFrom(_outcome(rate))
+        stopped = (await _persist(lambda report=report: stub.ReportTraining(report))).stop
+    if done < spec.agent_steps:
+        outcome = training_pb.TrainingOutcome(stopped=True)
+        last = training_pb.ReportTrainingRequest(attempt=attempt, sequence=sequence + 1, outcome=outcome)
+        await _persist(lambda: stub.ReportTraining(last))
+
+
+async def _store(stub: TrainingWorkerServiceStub, attempt: training_pb.Attempt, content: bytes) -> Artifact:
     wanted = Artifact(
-        sha256=hashlib.sha256(weights).hexdigest(), size_bytes=len(weights), media_type="application/json"
+        sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content), media_type="application/json"
     )
-    prepared = await _persist(
-        lambda: stub.PrepareUpload(training_pb.PrepareUploadRequest(attempt=attempt, artifact=wanted))
-    )
-    if prepared.location.url:
-        path = _path(prepared.location)
+    request = training_pb.PrepareUploadRequest(attempt=attempt, artifact=wanted)
+    location = (await _persist(lambda: stub.PrepareUpload(request))).location
+    if location.url:
+        path = _path(location)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(weights)
-    checkpoint = Checkpoint(
-        name=f"{attempt.training_job}/checkpoints/1",
-        update=1,
-        agent_steps=spec.agent_steps,
-        weights=prepared.location.artifact,
-    )
-    outcome = training_pb.TrainingOutcome()
-    if rate.real < 0:
-        outcome.failure.CopyFrom(Failure(reason="DIVERGED", message="the stand-in diverges on negative learning rates"))
-    report = training_pb.ReportTrainingRequest(
-        attempt=attempt,
-        sequence=1,
-        progress=TrainingProgress(agent_steps=spec.agent_steps, total_agent_steps=spec.agent_steps, update=1),
-        checkpoints=[checkpoint],
-        outcome=outcome,
-    )
-    await _persist(lambda: stub.ReportTraining(report))
+        path.write_bytes(content)
+    return location.artifact
+
+
+def _outcome(rate: float) -> training_pb.TrainingOutcome:
+    if rate < 0:
+        failure = Failure(reason="DIVERGED", message="the stand-in diverges on negative learning rates")
+        return training_pb.TrainingOutcome(failure=failure)
+    return training_pb.TrainingOutcome()
 
 
 async def _evaluate(

@@ -6,13 +6,9 @@ import asyncio
 import hashlib
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import zipfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -20,8 +16,6 @@ import pytest
 import sqlalchemy as sa
 
 from daf_common.channel import connect, raising
-from daf_common.errors import Internal, Unavailable
-from daf_common.faults import EXIT_CODE
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.deployment.v1.artifact_service_pb2 import UploadArtifactRequest
 from daf_protos.deployment.v1.artifact_service_pb2_grpc import ArtifactServiceStub
@@ -29,6 +23,7 @@ from daf_protos.deployment.v1.deployment_service_pb2 import CreatePolicyVersionR
 from daf_protos.deployment.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 from daf_standalone.settings import Home
+from tests.chaos.stack_process import Stack, persist
 from tests.requests import all_trials, finished_sweep, result_digest, sweep_request
 
 TRIALS = 12
@@ -37,39 +32,6 @@ POINTS = [
     f"{service}.commit.{when}:{nth}" for service in SERVICES for when in ("before", "after") for nth in (3, 11, 23)
 ]
 FEW = {POINTS[index] for index in (0, 7, 13, 20)}
-
-
-class Stack:
-    """The stack as a process of its own, which is started again whenever it dies."""
-
-    def __init__(self, home: Path, **environment: str) -> None:
-        self.home = Home(home)
-        self._environment = environment
-        self._process: subprocess.Popen[bytes] | None = None
-        self.deaths = 0
-
-    def start(self, **environment: str) -> None:
-        with (self.home.directory.parent / "stack.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.standin_stack"],
-                env={**os.environ, "DAF_HOME": str(self.home.directory), **self._environment, **environment},
-                stdout=log,
-                stderr=log,
-            )
-
-    async def keep_alive(self) -> None:
-        """Starts the stack again after each death, this time without a crash point."""
-        while True:
-            await asyncio.sleep(0.05)
-            if self._process and self._process.poll() is not None:
-                assert self._process.returncode == EXIT_CODE, "the stack died of something else: see stack.log"
-                self.deaths += 1
-                self.start()
-
-    def stop(self) -> None:
-        if self._process and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.wait(30)
 
 
 async def run_sweep(stack: Stack, **environment: str) -> tuple[str, Counter[str]]:
@@ -161,16 +123,6 @@ async def test_a_version_whose_creation_was_killed_is_created_once(tmp_path: Pat
 
     assert stack.deaths == 1
     assert [version.version for version in versions.policy_versions] == ["1.0.0"]
-
-
-async def persist[T](stack: Stack, call: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
-    """Repeats a call until a living stack answers it."""
-    while True:
-        try:
-            async with connect(f"unix:{stack.home.socket()}") as channel:
-                return await raising(call(channel))
-        except (Unavailable, Internal):
-            await asyncio.sleep(0.1)
 
 
 async def upload(channel: grpc.aio.Channel) -> Artifact:

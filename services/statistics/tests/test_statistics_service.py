@@ -104,6 +104,22 @@ async def test_the_first_value_of_a_step_stays_when_a_resumed_run_repeats_it(stu
     assert await read(stub) == {"loss": ([1, 2], [0.6, 0.5]), "entropy": ([1], [2.0])}
 
 
+async def test_a_source_that_went_back_loses_its_points_after_that(stub: StatisticsServiceAsyncStub) -> None:
+    other = "trainingJobs/other"
+    steps = [point(step, loss=1.0, reward=1.0) for step in range(1, 6)]
+    for source in (JOB, other):
+        await raising(stub.RecordMetrics(pb.RecordMetricsRequest(source=source, points=steps)))
+
+    back = pb.RecordMetricsRequest(source=JOB, after_step=2, points=[point(2, loss=9.0), point(3, loss=3.0)])
+    for _ in range(2):  # sent again, it changes nothing
+        await raising(stub.RecordMetrics(back))
+        assert await read(stub) == {"loss": ([1, 2, 3], [1.0, 1.0, 3.0]), "reward": ([1, 2], [1.0, 1.0])}
+    await raising(stub.RecordMetrics(pb.RecordMetricsRequest(source=JOB, after_step=0)))
+    assert await read(stub) == {}
+    kept = await raising(stub.ReadMetrics(pb.ReadMetricsRequest(source=other, metrics=["loss"])))
+    assert list(kept.series[0].steps) == [1, 2, 3, 4, 5]
+
+
 async def test_values_that_are_not_finite_are_stored_as_such(stub: StatisticsServiceAsyncStub) -> None:
     points = [
         point(1, loss=math.inf, reward=1.0),
@@ -132,6 +148,7 @@ async def test_a_long_series_is_thinned_evenly_and_keeps_its_last_point(stub: St
         (pb.RecordMetricsRequest(), "source"),
         (pb.RecordMetricsRequest(source="trainingJobs/\x00"), "source"),
         (pb.RecordMetricsRequest(source="x" * 1_000_000), "source"),
+        (pb.RecordMetricsRequest(source=JOB, after_step=-1), "after_step"),
         (pb.RecordMetricsRequest(source=JOB, points=[pb.MetricPoint(step=-1)]), "points[0].step"),
         (pb.RecordMetricsRequest(source=JOB, points=[pb.MetricPoint(agent_steps=-1)]), "points[0].agent_steps"),
         (pb.RecordMetricsRequest(source=JOB, points=[pb.MetricPoint(values={"": 1.0})]), "points[0].values"),
