@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from daf_protos.common.v1 import value_pb2 as daf__protos_dot_common_dot_v1_dot_value__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,daf_protos/training/v1/catalog_service.proto\x12\x0f\x64\x61\x66.training.v1\x1a daf_protos/common/v1/value.proto\"\x82\x01\n\x0bMissionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08variants\x18\x03 \x03(\t\x12\x0c\n\x04\x63ogs\x18\x04 \x03(\x05\x12\x11\n\tmax_steps\x18\x05 \x01(\x05\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x0c\n\x04sets\x18\x07 \x03(\t\"\xe2\x01\n\nPolicyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nclass_path\x18\x02 \x01(\t\x12\x11\n\ttrainable\x18\x03 \x01(\x08\x12\x11\n\trecurrent\x18\x04 \x01(\x08\x12\x10\n\x08warnings\x18\x05 \x03(\t\x12\x0f\n\x07\x61liases\x18\x06 \x03(\t\x12\x39\n\x07sources\x18\x07 \x03(\x0b\x32(.daf.training.v1.PolicyInfo.SourcesEntry\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x12HyperparameterInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\rdefault_value\x18\x02 \x01(\x0b\x32\x14.daf.common.v1.Value\x12\x14\n\x07minimum\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\tB\n\n\x08_minimumB\n\n\x08_maximum\"\x15\n\x13ListMissionsRequest\"F\n\x14ListMissionsResponse\x12.\n\x08missions\x18\x01 \x03(\x0b\x32\x1c.daf.training.v1.MissionInfo\"\x15\n\x13ListPoliciesRequest\"E\n\x14ListPoliciesResponse\x12-\n\x08policies\x18\x01 \x03(\x0b\x32\x1b.daf.training.v1.PolicyInfo\",\n\x1aListHyperparametersRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\"[\n\x1bListHyperparametersResponse\x12<\n\x0fhyperparameters\x18\x01 \x03(\x0b\x32#.daf.training.v1.HyperparameterInfo\"\x12\n\x10GetRunnerRequest\"\xc3\x01\n\x11GetRunnerResponse\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x42\n\x08packages\x18\x02 \x03(\x0b\x32\x30.daf.training.v1.GetRunnerResponse.PackagesEntry\x12\x0f\n\x07modules\x18\x03 \x03(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x90\x03\n\x0e\x43\x61talogService\x12[\n\x0cListMissions\x12$.daf.training.v1.ListMissionsRequest\x1a%.daf.training.v1.ListMissionsResponse\x12[\n\x0cListPolicies\x12$.daf.training.v1.ListPoliciesRequest\x1a%.daf.training.v1.ListPoliciesResponse\x12p\n\x13ListHyperparameters\x12+.daf.training.v1.ListHyperparametersRequest\x1a,.daf.training.v1.ListHyperparametersResponse\x12R\n\tGetRunner\x12!.daf.training.v1.GetRunnerRequest\x1a\".daf.training.v1.GetRunnerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,daf_protos/training/v1/catalog_service.proto\x12\x0f\x64\x61\x66.training.v1\x1a daf_protos/common/v1/value.proto\"\x82\x01\n\x0bMissionInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08variants\x18\x03 \x03(\t\x12\x0c\n\x04\x63ogs\x18\x04 \x03(\x05\x12\x11\n\tmax_steps\x18\x05 \x01(\x05\x12\x0f\n\x07problem\x18\x06 \x01(\t\x12\x0c\n\x04sets\x18\x07 \x03(\t\"\xe2\x01\n\nPolicyInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nclass_path\x18\x02 \x01(\t\x12\x11\n\ttrainable\x18\x03 \x01(\x08\x12\x11\n\trecurrent\x18\x04 \x01(\x08\x12\x10\n\x08warnings\x18\x05 \x03(\t\x12\x0f\n\x07\x61liases\x18\x06 \x03(\t\x12\x39\n\x07sources\x18\x07 \x03(\x0b\x32(.daf.training.v1.PolicyInfo.SourcesEntry\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa8\x01\n\x12HyperparameterInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\rdefault_value\x18\x02 \x01(\x0b\x32\x14.daf.common.v1.Value\x12\x14\n\x07minimum\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\tB\n\n\x08_minimumB\n\n\x08_maximum\"\x15\n\x13ListMissionsRequest\"F\n\x14ListMissionsResponse\x12.\n\x08missions\x18\x01 \x03(\x0b\x32\x1c.daf.training.v1.MissionInfo\"\x15\n\x13ListPoliciesRequest\"E\n\x14ListPoliciesResponse\x12-\n\x08policies\x18\x01 \x03(\x0b\x32\x1b.daf.training.v1.PolicyInfo\",\n\x1aListHyperparametersRequest\x12\x0e\n\x06policy\x18\x01 \x01(\t\"\xd7\x01\n\x1bListHyperparametersResponse\x12<\n\x0fhyperparameters\x18\x01 \x03(\x0b\x32#.daf.training.v1.HyperparameterInfo\x12J\n\x07refused\x18\x02 \x03(\x0b\x32\x39.daf.training.v1.ListHyperparametersResponse.RefusedEntry\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10GetRunnerRequest\"\xc3\x01\n\x11GetRunnerResponse\x12\x16\n\x0epython_version\x18\x01 \x01(\t\x12\x42\n\x08packages\x18\x02 \x03(\x0b\x32\x30.daf.training.v1.GetRunnerResponse.PackagesEntry\x12\x0f\n\x07modules\x18\x03 \x03(\t\x12\x10\n\x08platform\x18\x04 \x01(\t\x1a/\n\rPackagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32\x90\x03\n\x0e\x43\x61talogService\x12[\n\x0cListMissions\x12$.daf.training.v1.ListMissionsRequest\x1a%.daf.training.v1.ListMissionsResponse\x12[\n\x0cListPolicies\x12$.daf.training.v1.ListPoliciesRequest\x1a%.daf.training.v1.ListPoliciesResponse\x12p\n\x13ListHyperparameters\x12+.daf.training.v1.ListHyperparametersRequest\x1a,.daf.training.v1.ListHyperparametersResponse\x12R\n\tGetRunner\x12!.daf.training.v1.GetRunnerRequest\x1a\".daf.training.v1.GetRunnerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POLICYINFO_SOURCESENTRY']._loaded_options = None
   _globals['_POLICYINFO_SOURCESENTRY']._serialized_options = b'8\001'
+  _globals['_LISTHYPERPARAMETERSRESPONSE_REFUSEDENTRY']._loaded_options = None
+  _globals['_LISTHYPERPARAMETERSRESPONSE_REFUSEDENTRY']._serialized_options = b'8\001'
   _globals['_GETRUNNERRESPONSE_PACKAGESENTRY']._loaded_options = None
   _globals['_GETRUNNERRESPONSE_PACKAGESENTRY']._serialized_options = b'8\001'
   _globals['_MISSIONINFO']._serialized_start=100
@@ -54,14 +56,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPOLICIESRESPONSE']._serialized_end=819
   _globals['_LISTHYPERPARAMETERSREQUEST']._serialized_start=821
   _globals['_LISTHYPERPARAMETERSREQUEST']._serialized_end=865
-  _globals['_LISTHYPERPARAMETERSRESPONSE']._serialized_start=867
-  _globals['_LISTHYPERPARAMETERSRESPONSE']._serialized_end=958
-  _globals['_GETRUNNERREQUEST']._serialized_start=960
-  _globals['_GETRUNNERREQUEST']._serialized_end=978
-  _globals['_GETRUNNERRESPONSE']._serialized_start=981
-  _globals['_GETRUNNERRESPONSE']._serialized_end=1176
-  _globals['_GETRUNNERRESPONSE_PACKAGESENTRY']._serialized_start=1129
-  _globals['_GETRUNNERRESPONSE_PACKAGESENTRY']._serialized_end=1176
-  _globals['_CATALOGSERVICE']._serialized_start=1179
-  _globals['_CATALOGSERVICE']._serialized_end=1579
+  _globals['_LISTHYPERPARAMETERSRESPONSE']._serialized_start=868
+  _globals['_LISTHYPERPARAMETERSRESPONSE']._serialized_end=1083
+  _globals['_LISTHYPERPARAMETERSRESPONSE_REFUSEDENTRY']._serialized_start=1037
+  _globals['_LISTHYPERPARAMETERSRESPONSE_REFUSEDENTRY']._serialized_end=1083
+  _globals['_GETRUNNERREQUEST']._serialized_start=1085
+  _globals['_GETRUNNERREQUEST']._serialized_end=1103
+  _globals['_GETRUNNERRESPONSE']._serialized_start=1106
+  _globals['_GETRUNNERRESPONSE']._serialized_end=1301
+  _globals['_GETRUNNERRESPONSE_PACKAGESENTRY']._serialized_start=1254
+  _globals['_GETRUNNERRESPONSE_PACKAGESENTRY']._serialized_end=1301
+  _globals['_CATALOGSERVICE']._serialized_start=1304
+  _globals['_CATALOGSERVICE']._serialized_end=1704
 # @@protoc_insertion_point(module_scope)

@@ -121,7 +121,9 @@ class TrainingSpec(_message.Message):
     max_checkpoints: _builtins.int
     """How many checkpoints are kept beside the best; unset means 5."""
     max_restarts: _builtins.int
-    """Attempts after the first that may follow a lost worker; unset means 0."""
+    """Attempts that may follow one that was lost, pre-empted or stalled, since the job was created or last resumed by a
+    user; unset means 0.
+    """
     best_metric: _builtins.str
     """The metric by which one checkpoint is the best; empty means `env/reward_per_agent`."""
     minimize_best_metric: _builtins.bool

@@ -127,7 +127,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeTrainingJob(self, request, context):
-        """Goes on with a job that has ended, from its newest checkpoint.
+        """Goes on with a job that has ended, from its newest checkpoint, once those that wait already have had their turn. A job
+        that never saved a checkpoint starts afresh; one that has saved weights alone, without the trainer's state, is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,9 @@ class TrainingServiceStub:
     CancelTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingJobRequest, _training_service_pb2.CancelTrainingJobResponse]
     """Asks a job to stop. A job that has ended stays as it is."""
     ResumeTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_service_pb2.ResumeTrainingJobResponse]
-    """Goes on with a job that has ended, from its newest checkpoint."""
+    """Goes on with a job that has ended, from its newest checkpoint, once those that wait already have had their turn. A job
+    that never saved a checkpoint starts afresh; one that has saved weights alone, without the trainer's state, is refused.
+    """
     DeleteTrainingJob: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]
     """Deletes a job that has ended, with its checkpoints and logs."""
     ListAttempts: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListAttemptsRequest, _training_service_pb2.ListAttemptsResponse]
@@ -70,7 +72,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     CancelTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingJobRequest, _training_service_pb2.CancelTrainingJobResponse]  # type: ignore[assignment]
     """Asks a job to stop. A job that has ended stays as it is."""
     ResumeTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingJobRequest, _training_service_pb2.ResumeTrainingJobResponse]  # type: ignore[assignment]
-    """Goes on with a job that has ended, from its newest checkpoint."""
+    """Goes on with a job that has ended, from its newest checkpoint, once those that wait already have had their turn. A job
+    that never saved a checkpoint starts afresh; one that has saved weights alone, without the trainer's state, is refused.
+    """
     DeleteTrainingJob: _aio.UnaryUnaryMultiCallable[_training_service_pb2.DeleteTrainingJobRequest, _training_service_pb2.DeleteTrainingJobResponse]  # type: ignore[assignment]
     """Deletes a job that has ended, with its checkpoints and logs."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListAttemptsRequest, _training_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
@@ -129,7 +133,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.ResumeTrainingJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_service_pb2.ResumeTrainingJobResponse, _abc.Awaitable[_training_service_pb2.ResumeTrainingJobResponse]]:
-        """Goes on with a job that has ended, from its newest checkpoint."""
+        """Goes on with a job that has ended, from its newest checkpoint, once those that wait already have had their turn. A job
+        that never saved a checkpoint starts afresh; one that has saved weights alone, without the trainer's state, is refused.
+        """
 
     @_abc_1.abstractmethod
     def DeleteTrainingJob(

@@ -172,8 +172,8 @@ class ReportTrainingRequest(_message.Message):
     log: _builtins.str
     """What the worker printed since the last report."""
     resumed_update: _builtins.int
-    """Set on the first report of an attempt that resumed: the update of the checkpoint it went on from. What is known of
-    later updates is then dropped.
+    """Set once, before anything else is reported of its training, by an attempt that resumed: the update of the
+    checkpoint it went on from. What is known of later updates is then dropped.
     """
     @_builtins.property
     def attempt(self) -> Global___Attempt:
@@ -189,7 +189,9 @@ class ReportTrainingRequest(_message.Message):
 
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[_training_job_pb2.Checkpoint]:
-        """Checkpoints whose artifacts have been written since the last report."""
+        """Checkpoints whose artifacts have been written since the last report. Their names, times, attempts and parents are
+        for the service to set.
+        """
 
     @_builtins.property
     def effective_trainer(self) -> _containers.MessageMap[_builtins.str, _value_pb2.Value]:
