@@ -58,7 +58,7 @@ def daf_launch_distributed_training(
     num_steps: int | None = None,
     checkpoints_path: str | Path | None = CHECKPOINTS_PATH,
     *,
-    missions: Sequence[str | Mapping[str, Any] | MissionConfig] = (),
+    missions: Sequence[str | Mapping[str, Any] | MissionConfig | tuple[str, Any]] = (),
     config: DAFTrainingConfig | str | Path | None = None,
     num_workers: int | None = None,
     num_machines: int | None = None,
@@ -76,14 +76,16 @@ def daf_launch_distributed_training(
     The first arguments are those of `cogames.train.train()`; what is given replaces what `config` says.
 
     Args:
-        env_cfg: not taken yet: name missions instead.
+        env_cfg: a `MettaGridConfig`, in place of missions. It travels pickled, and only workers open it: they need the
+            same version of mettagrid.
         policy_class_path: short name or class path of the policy.
         device: `cpu`, `cuda`, `auto` or a `torch.device`. `cuda` asks for the profile `gpu-1` where none is named; the
             others leave it to the profile.
         initial_weights_path: weights to start from: a file, or `job/NAME/checkpoints/best`.
         num_steps: length of the run in agent steps, over all workers.
         checkpoints_path: where the final checkpoint is brought when the run has ended; None leaves it where it is.
-        missions: by name, or with changes: `{"mission": ..., "cogs": 4}`.
+        missions: by name, with changes: `{"mission": ..., "cogs": 4}`, by a file, or as pairs of a name and a
+            `MettaGridConfig`.
         config: the run as a document, or the file of one.
         num_workers: data-parallel workers.
         num_machines: the same for who counts machines: one worker on each.

@@ -8,23 +8,19 @@ from typing import Any
 
 from daf.config import DAFTrainingConfig, TrainingSettings
 from daf.documents import Scalar
+from daf.missions import pack_config
 from daf.references import MissionConfig, is_weights_file
 from daf_common.errors import InvalidArgument
 
 GPU_PROFILE = "gpu-1"
 """The profile of a run whose device is `cuda` and that names none."""
 
-_NO_CONFIG_OBJECT = (
-    "is an environment's configuration, and those cannot travel to workers yet: name the mission, "
-    "for example missions=['cogsguard_machina_1.basic']"
-)
-
 
 def training_document(
     config: DAFTrainingConfig | str | Path | None,
     *,
     env_cfg: Any,
-    missions: Sequence[str | Mapping[str, Any] | MissionConfig],
+    missions: Sequence[str | Mapping[str, Any] | MissionConfig | tuple[str, Any]],
     policy: str,
     device: Any,
     start: str | Path | None,
@@ -42,10 +38,11 @@ def training_document(
         ValueError: the whole cannot be used.
         FileNotFoundError: there is no such document.
     """
-    if env_cfg is not None:
-        raise InvalidArgument.field("env_cfg", _NO_CONFIG_OBJECT)
+    if env_cfg is not None and missions:
+        raise InvalidArgument.field("env_cfg", "and missions exclude each other")
+    trained_on = [_mission(mission, index) for index, mission in enumerate(missions)]
     fields: dict[str, Any] = {
-        "missions": [_mission(mission, index) for index, mission in enumerate(missions)],
+        "missions": trained_on if env_cfg is None else [pack_config(env_cfg)],
         "policy_class_path": policy,
         "code": [str(Path(path).absolute()) for path in code],
         "seed": seed,
@@ -81,11 +78,14 @@ def training_document(
 
 def _mission(mission: object, index: int) -> object:
     """A mission as documents have it. Pairs of a name and a configuration are what CoGames' own functions take."""
-    if isinstance(mission, str | MissionConfig):
-        return mission
-    if isinstance(mission, Mapping):
-        return dict(mission)
-    raise InvalidArgument.field(f"missions[{index}]", _NO_CONFIG_OBJECT)
+    match mission:
+        case str() | MissionConfig():
+            return mission
+        case Mapping():
+            return dict(mission)
+        case (str() as name, config):
+            return pack_config(config, name)
+    raise InvalidArgument.field(f"missions[{index}]", "is neither a name nor a mapping nor a pair of name and config")
 
 
 def _start(text: str) -> str:

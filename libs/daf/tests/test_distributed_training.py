@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,25 @@ def test_missions_weights_and_settings_are_taken(client: Client, services: Any, 
     assert services.artifacts.stored[spec.start.weights.sha256] == b"mine"
 
 
+def test_a_config_object_travels_pickled(client: Client, services: Any, home: Path) -> None:
+    for arguments in ({"missions": [], "env_cfg": MettaGridConfig()}, {"missions": [("mine", MettaGridConfig())]}):
+        launch(client, checkpoints_path=None, **arguments)
+
+    first, second = (request.spec.missions[0] for request in services.training.requests)
+    assert (first.name, second.name) == ("config", "mine")
+    with zipfile.ZipFile(io.BytesIO(services.artifacts.stored[second.file.sha256])) as archive:
+        assert pickle.loads(archive.read("mine.pickle")) == MettaGridConfig()
+
+
+class MettaGridConfig:
+    """Pickled like the real one, which only workers can import."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MettaGridConfig)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(("device", "profile"), [("cuda:0", "gpu-1"), ("cpu", ""), (None, ""), ("auto", "")])
 def test_a_gpu_is_asked_for_by_the_profile(client: Client, services: Any, device: str | None, profile: str) -> None:
     launch(client, device=device, checkpoints_path=None)
@@ -143,8 +165,10 @@ def test_a_gpu_is_asked_for_by_the_profile(client: Client, services: Any, device
     [
         ({"missions": []}, "missions: is missing: give it, or a config"),
         ({"policy_class_path": ""}, "policy_class_path: is missing"),
-        ({"env_cfg": object()}, "env_cfg: is an environment's configuration"),
-        ({"missions": [("name", object())]}, r"missions\[0\]: is an environment's configuration"),
+        ({"missions": [], "env_cfg": object()}, "env_cfg: is a object and no MettaGridConfig"),
+        ({"missions": [("name", object())]}, "env_cfg: is a object and no MettaGridConfig"),
+        ({"missions": [3]}, r"missions\[0\]: is neither a name"),
+        ({"env_cfg": object()}, "env_cfg: and missions exclude each other"),
         ({"device": "mps"}, "device: 'mps' is not one of auto, cpu, cuda"),
         ({"num_workers": 0}, "num_workers: must be at least 1"),
         ({"num_workers": 2, "num_machines": 3}, "num_workers: is said twice"),
