@@ -45,6 +45,31 @@ with open(spec.data_path, "rb") as file:
 """
 
 
+FROM_PYTHON = """
+import json
+import torch
+from cogames.cli.mission import get_mission
+from daf import distributed_training
+
+_, env_cfg, _ = get_mission("cogsguard_machina_1.miner_tutorial", cogs=4)
+env_cfg.game.max_steps = 30
+job = distributed_training.daf_launch_distributed_training(
+    env_cfg=env_cfg,
+    policy_class_path="lstm",
+    device=torch.device("cpu"),
+    num_steps=256,
+    num_machines=2,
+    hyperparameters={"bptt_horizon": 16, "minibatch_size": 64},
+    wait=False,
+)
+checkpoint = job.wait_for_completion()
+status = distributed_training.daf_get_training_status("train_dir")
+total = distributed_training.daf_aggregate_training_stats(job, "sum")
+result = [job.status, str(checkpoint), job.training_steps, job.num_workers, job.training_rate()]
+print(json.dumps([*result, status, total]))
+"""
+
+
 def load_with_plain_cogames(uri: str, directory: Path) -> Any:
     """Class and digest of the weights that CoGames' own loader took, in a process that knows nothing of DAF."""
     command = [sys.executable, "-c", LOADED_BY_COGAMES, uri, MISSION]
@@ -113,6 +138,26 @@ def test_a_run_that_loses_a_worker_goes_on_by_itself(daf: Daf) -> None:
     assert "; attempt 2 goes on from update " in output
     assert attempts[1]["failure"]["reason"]
     assert attempts[0]["resumed_from"].startswith("trainingJobs/one/checkpoints/")
+
+
+def test_python_trains_on_a_config_object_on_several_workers(daf: Daf, tmp_path: Path) -> None:
+    daf("up")
+    environment = {**os.environ, "DAF_HOME": str(daf.home)}
+    command = [sys.executable, "-c", FROM_PYTHON]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    state, checkpoint, steps, workers, rate, status, total = json.loads(done.stdout.splitlines()[-1])
+    assert (state, workers) == ("succeeded", 2)
+    assert steps == status["agent_steps"] == status["total_agent_steps"] >= 256
+    assert rate > 0
+    assert checkpoint == str(tmp_path / status["latest_checkpoint"])
+    assert total["memory_bytes"] > 2e8
+    class_path, _ = load_with_plain_cogames("./train_dir:latest", tmp_path)
+    assert class_path == "mettagrid.policy.lstm.LSTMPolicy"
 
 
 def has_saved(daf: Daf) -> bool:

@@ -43,6 +43,4 @@ def params(
         return
     print_hyperparameters(known, Console())
     if arguments is None:
-        notice(
-            f"the source of {policy} does not say what its constructor takes: any policy.NAME is passed on"
-        )
+        notice(f"the source of {policy} does not say what its constructor takes: any policy.NAME is passed on")
