@@ -49,9 +49,9 @@ class Retention:
     minimize: bool = False
 
     @classmethod
-    def of(cls, spec: TrainingSpec) -> Retention:
-        """What a spec asks for."""
-        return cls(kept_checkpoints(spec), spec.best_metric or DEFAULT_METRIC, spec.minimize_best_metric)
+    def of(cls, kept: int, spec: TrainingSpec) -> Retention:
+        """So many, and the best by the metric of a spec."""
+        return cls(kept, spec.best_metric or DEFAULT_METRIC, spec.minimize_best_metric)
 
     def score(self, checkpoint: Checkpoint) -> float | None:
         """The value of the metric, if it was measured and is finite."""

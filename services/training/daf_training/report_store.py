@@ -69,7 +69,8 @@ def check_resumed_update(tx: Transaction, job: Job, update: int) -> Checkpoint:
 def _go_back(tx: Transaction, job: Job, update: int) -> Job:
     """The job of an attempt that went on from a checkpoint: what is known of later updates is dropped."""
     found = check_resumed_update(tx, job, update)
-    best = drop_later_checkpoints(tx, job.id, update, Retention.of(TrainingSpec.FromString(job.spec)))
+    spec = TrainingSpec.FromString(job.spec)
+    best = drop_later_checkpoints(tx, job.id, update, Retention.of(job.max_checkpoints, spec))
     record_resumption(tx, job.id, job.attempt, found.name, found.weights.sha256)
     message = found.SerializeToString()
     return replace(job, checkpoint=message, best_checkpoint=best, progress=progress_at(message, job.progress))
@@ -78,12 +79,12 @@ def _go_back(tx: Transaction, job: Job, update: int) -> Job:
 def _add_checkpoints(tx: Transaction, job: Job, told: WorkerReport) -> Report:
     """The report with its checkpoints, once they are stored."""
     spec = TrainingSpec.FromString(job.spec)
-    attempt = find_attempt(tx, job.id, job.attempt)
+    attempt = find_attempt(tx, job.id, job.attempt) if job.attempt > 1 else None
     if attempt and attempt.resumed_from:
         parent = Parent(attempt.resumed_from, attempt.resumed_sha256)
     else:
         parent = Parent(spec.start.checkpoint, spec.start.weights.sha256)
-    retention = Retention.of(spec)
+    retention = Retention.of(job.max_checkpoints, spec)
     rows = [checkpoint_row(checkpoint, told.attempt, parent, retention) for checkpoint in told.checkpoints]
     best = add_checkpoints(tx, job.id, rows, retention)
     return replace(told.report, checkpoint=rows[-1].message, best_checkpoint=best)

@@ -27,6 +27,7 @@ from daf_training.attempts import Attempt
 from daf_training.checkpoints import kept_checkpoints
 from daf_training.convert import attempt_message, job_message
 from daf_training.jobs import Job, cancel
+from daf_training.portions import portions
 from daf_training.resumption import check_resumption, resumed
 from daf_training.settings import TrainingSettings
 from daf_training.specs import artifacts_of, check_fits, check_spec, compute_of
@@ -95,8 +96,8 @@ class TrainingServicer(TrainingServiceServicer):
         scope = "ListTrainingJobs"
         size, before = pages.page_size(request.page_size), _position(scope, request.page_token)
         rows = await self._store.read(store.page_of_jobs, before, size + 1)
-        token = pages.encode(scope, rows[size - 1][0]) if len(rows) > size else ""
-        jobs = [job_message(job) for _, job in rows[:size]]
+        jobs = next(portions((job_message(job) for _, job in rows), size))
+        token = pages.encode(scope, rows[len(jobs) - 1][0]) if len(rows) > len(jobs) else ""
         return pb.ListTrainingJobsResponse(training_jobs=jobs, next_page_token=token)
 
     async def WatchTrainingJobs(
@@ -108,13 +109,12 @@ class TrainingServicer(TrainingServiceServicer):
             await self._store.read(store.get_job, job_id)
         scope, cursor = f"WatchTrainingJobs:{job_id}", request.cursor
         async for changes in self._watcher.changes(scope, store.KIND, store.jobs_changed(job_id), request.cursor):
-            jobs = [job_message(job) for job in changes.rows]
-            deleted = [names.TRAINING_JOB.format(gone) for gone in changes.deleted if job_id in ("", gone)]
-            while len(jobs) > WATCHED_AT_ONCE:  # the cursor moves on only once all has been sent
-                yield pb.WatchTrainingJobsResponse(training_jobs=jobs[:WATCHED_AT_ONCE], cursor=cursor)
-                jobs = jobs[WATCHED_AT_ONCE:]
+            *first, last = portions((job_message(job) for job in changes.rows), WATCHED_AT_ONCE)
+            for jobs in first:  # the cursor moves on only once all has been sent
+                yield pb.WatchTrainingJobsResponse(training_jobs=jobs, cursor=cursor)
             cursor = changes.cursor
-            yield pb.WatchTrainingJobsResponse(training_jobs=jobs, deleted=deleted, cursor=cursor)
+            deleted = [names.TRAINING_JOB.format(gone) for gone in changes.deleted if job_id in ("", gone)]
+            yield pb.WatchTrainingJobsResponse(training_jobs=last, deleted=deleted, cursor=cursor)
 
     async def CancelTrainingJob(
         self, request: pb.CancelTrainingJobRequest, context: Context
@@ -165,8 +165,8 @@ class TrainingServicer(TrainingServiceServicer):
         size, before = pages.page_size(request.page_size), _position(scope, request.page_token)
         await self._store.read(store.get_job, job_id)
         rows = await self._store.read(checkpoint_store.page_of_checkpoints, job_id, before, size + 1)
-        token = pages.encode(scope, rows[size - 1][0]) if len(rows) > size else ""
-        checkpoints = [Checkpoint.FromString(message) for _, message in rows[:size]]
+        checkpoints = next(portions((Checkpoint.FromString(message) for _, message in rows), size))
+        token = pages.encode(scope, rows[len(checkpoints) - 1][0]) if len(rows) > len(checkpoints) else ""
         return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Context) -> AsyncIterator[pb.ReadLogsResponse]:

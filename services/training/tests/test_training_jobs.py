@@ -33,6 +33,7 @@ from daf_training.jobs import (
     resume,
     take_report,
 )
+from daf_training.portions import portions
 from daf_training.profiles import CPU_SMALL
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,7 +108,7 @@ def test_the_next_attempt_waits_until_the_last_one_is_gone() -> None:
     assert started.attempt == 2
 
 
-@pytest.mark.parametrize("state", ENDED)
+@pytest.mark.parametrize("state", [state for state in JobState if state in ENDED])
 def test_a_job_that_has_ended_goes_on_when_a_user_asks_for_it(state: JobState) -> None:
     ended = job(
         state,
@@ -334,7 +335,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(
 )
 def test_a_checkpoint_is_scored_by_the_metric_that_its_spec_names(metric: str, score: float | None) -> None:
     saved = Checkpoint(reward=2.0, metrics={"losses/value": 0.5, "broken": float("nan")})
-    assert Retention.of(TrainingSpec(best_metric=metric)).score(saved) == score
+    assert Retention.of(1, TrainingSpec(best_metric=metric)).score(saved) == score
 
 
 def test_logs_are_cut_at_lines() -> None:
@@ -347,3 +348,11 @@ def test_the_last_lines_of_a_log_are_few_and_clean() -> None:
     lines = logs.last_lines(b"first\n" + b"x\n" * 100 + b"\xff bad \x00 bytes\n\n").splitlines()
     assert len(lines) == logs.LAST_LINES
     assert lines[-1] == "� bad � bytes"
+
+
+def test_responses_are_cut_where_clients_would_take_no_more() -> None:
+    large = Checkpoint(parent="x" * (1 << 20))
+    assert [len(portion) for portion in portions([large] * 5, 1000)] == [2, 2, 1]
+    assert [len(portion) for portion in portions([Checkpoint(update=1)] * 5, 2)] == [2, 2, 1]
+    assert len(next(portions([Checkpoint(parent="x" * (8 << 20))], 2))) == 1
+    assert list(portions([], 2)) == [[]]
