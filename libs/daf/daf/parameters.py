@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from daf.documents import nearest
 from daf.references import HYPERPARAMETER_ALIASES as ALIASES
@@ -17,14 +18,21 @@ _PLACES = ("trainer", "env", "policy")
 class Parameters:
     """The hyperparameters that can be set for one policy."""
 
-    def __init__(self, known: Iterable[HyperparameterInfo], policy_arguments: Collection[str] | None = ()) -> None:
+    def __init__(
+        self,
+        known: Iterable[HyperparameterInfo],
+        policy_arguments: Collection[str] | None = (),
+        refused: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Takes what is known.
 
         Args:
             known: what the catalogue lists.
             policy_arguments: what else the policy's constructor names; None if only the policy itself can tell.
+            refused: why what looks like a hyperparameter cannot be set, by full name.
         """
         known = tuple(known)
+        self._refused = refused
         self._open = policy_arguments is None
         self._reals = {info.name for info in known if info.default_value.WhichOneof("kind") == "real"}
         self._names = [info.name for info in known] + [f"policy.{name}" for name in policy_arguments or ()]
@@ -73,6 +81,9 @@ class Parameters:
 
     def _unknown(self, name: str, field: str, known: Sequence[str], note: str = "") -> InvalidArgument:
         bare = name.rpartition(".")[2]
+        for full in (name, f"trainer.{bare}", f"policy.{bare}"):
+            if full in self._refused:
+                return InvalidArgument.field(field, f"{name[:100]} cannot be set: {self._refused[full]}")
         hint = nearest(bare, [*(full.partition(".")[2] for full in known), *ALIASES]) or nearest(name, known)
         listed = ", ".join(known) or "none"
         return InvalidArgument.field(field, f"unknown hyperparameter {name[:100]!r}{hint}{note} (known: {listed})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactReques
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
 from daf_protos.training.v1.catalog_service_pb2 import (
     GetRunnerRequest,
-    HyperparameterInfo,
     ListHyperparametersRequest,
     ListMissionsRequest,
     ListPoliciesRequest,
@@ -115,13 +114,13 @@ class Resources:
             DafError: the policy is not known.
         """
         if isinstance(code, UserCode) and code.has(policy):
-            return Parameters(self._known(""), code.constructor_arguments(policy))
+            return self._parameters("", code.constructor_arguments(policy))
         try:
-            return Parameters(self._known(policy))
+            return self._parameters(policy, ())
         except NotFound:
             if not isinstance(code, Artifact):
                 raise
-            return Parameters(self._known(""), policy_arguments=None)
+            return self._parameters("", None)
 
     @cached_property
     def _missions(self) -> Sequence[MissionInfo]:
@@ -135,8 +134,9 @@ class Resources:
     def _runner(self) -> Runner:
         return Runner.of(self._client.catalog.GetRunner(GetRunnerRequest()))
 
-    def _known(self, policy: str) -> Iterable[HyperparameterInfo]:
-        return self._client.catalog.ListHyperparameters(ListHyperparametersRequest(policy=policy)).hyperparameters
+    def _parameters(self, policy: str, arguments: Collection[str] | None) -> Parameters:
+        answer = self._client.catalog.ListHyperparameters(ListHyperparametersRequest(policy=policy))
+        return Parameters(answer.hyperparameters, arguments, answer.refused)
 
     def _stored(self, content: bytes, media_type: str) -> Artifact:
         digest = hashlib.sha256(content).hexdigest()

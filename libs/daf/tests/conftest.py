@@ -23,7 +23,7 @@ from grpc_status import rpc_status
 from daf.cli.main import main
 from daf.client import Client
 from daf_cogames.catalog import catalog
-from daf_cogames.params import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
+from daf_cogames.parameter_table import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
 from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound
 from daf_common.status import to_status
 from daf_common.values import to_value

@@ -111,3 +111,15 @@ def test_code_that_is_no_python_or_not_there_is_refused(tmp_path: Path) -> None:
         UserCode.of([tmp_path / "mine.py"]).has("mine.Mine")
     with pytest.raises(InvalidArgument, match=r"none.py is neither a file nor a directory"):
         UserCode.of([tmp_path / "none.py"])
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "policy.hidden_size"])
+def test_what_cannot_be_set_is_refused_with_the_reason(name):
+    parameters = Parameters(KNOWN, refused={"policy.hidden_size": "it is always 128", "trainer.seed": "set elsewhere"})
+
+    with pytest.raises(InvalidArgument, match="cannot be set: it is always 128"):
+        parameters.canonical(name, "search_space.x")
+    with pytest.raises(InvalidArgument, match="cannot be set: it is always 128"):
+        parameters.under("policy", name, "policy_arguments.x", "training.trainer")
+    with pytest.raises(InvalidArgument, match=r"trainer\.seed cannot be set: set elsewhere"):
+        parameters.canonical("trainer.seed", "search_space.x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from daf_cogames.suggestions import did_you_mean
 
@@ -20,12 +21,31 @@ class Parameter:
     required: bool
 
 
+_OF_128 = "it is always 128"
+
+HARD_CODED: Mapping[str, Mapping[str, str]] = {
+    "mettagrid.policy.lstm.LSTMPolicy": {"hidden_size": f"{_OF_128}; that of lstm_corrected can be set"},
+    "mettagrid.policy.stateless.StatelessPolicy": {"hidden_size": _OF_128},
+    "daf_cogames.corrected.StatelessPolicy": {"hidden_size": _OF_128},
+    "cogames.policy.tutorial_policy.TutorialPolicy": {"hidden_size": "it is always 512, though the class accepts any"},
+}
+"""What a user would expect to set, and a class has as a constant: what is to be known of it, by class path and name."""
+
+
 def argument_problem(
-    policy: str, parameters: Sequence[Parameter], arguments: Mapping[str, Argument]
+    policy: str,
+    parameters: Sequence[Parameter],
+    arguments: Mapping[str, Argument],
+    hard_coded: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, str] | None:
-    """The first (field, message) that is wrong with the arguments, or None. `policy` is its name in messages."""
+    """The first (field, message) that is wrong with the arguments, or None.
+
+    policy: its name in messages; hard_coded: its part of HARD_CODED.
+    """
     known = {parameter.name: parameter for parameter in parameters}
     for name, value in arguments.items():
+        if name in hard_coded:
+            return f"arguments.{name}", f"{name} of {policy} cannot be set: {hard_coded[name]}"
         if name not in known:
             hint = did_you_mean(name, known) if known else "; it takes none"
             return f"arguments.{name}", f"{policy} has no parameter {name!r}{hint}"

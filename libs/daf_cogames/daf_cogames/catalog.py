@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 from daf_cogames.aliases import CORRECTED_MODULE, MISSION_ALIASES, POLICY_ALIASES
-from daf_cogames.arguments import Argument, Parameter, argument_problem
+from daf_cogames.arguments import HARD_CODED, Argument, Parameter, argument_problem
 from daf_cogames.missions import DIFFICULTIES, is_parametrized_variant
 from daf_cogames.own_missions import own_mission_problems, path_problem
 from daf_cogames.suggestions import did_you_mean
@@ -236,7 +236,7 @@ def check_policy(name: str, arguments: Mapping[str, Argument], *, training: bool
     entry = find_policy(name)
     if entry is None:
         return []
-    problem = argument_problem(entry.name, entry.parameters, arguments)
+    problem = argument_problem(entry.name, entry.parameters, arguments, HARD_CODED.get(entry.class_path, {}))
     problems = [Problem(*problem)] if problem else []
     if training and not entry.trainable:
         problems.append(Problem("class_path", f"{entry.name} has no network, so it cannot be trained"))

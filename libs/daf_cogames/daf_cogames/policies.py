@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from mettagrid.policy.loader import discover_and_register_policies, initialize_or_load_policy
 from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy, PolicySpec
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
@@ -20,7 +21,7 @@ from mettagrid.policy.policy_registry import get_policy_registry
 from mettagrid.util.module import load_symbol
 
 from daf_cogames.aliases import CORRECTED_POLICIES
-from daf_cogames.arguments import Argument, Parameter, argument_problem
+from daf_cogames.arguments import HARD_CODED, Argument, Parameter, argument_problem
 from daf_cogames.code import shadowed_module
 from daf_cogames.suggestions import did_you_mean
 
@@ -61,10 +62,8 @@ def load_policy(source: PolicySource, environment: PolicyEnvInterface, device: s
         arguments["device"] = device
     class_path = f"{policy_class.__module__}.{policy_class.__qualname__}"
 
-    try:
-        policy = initialize_or_load_policy(environment, PolicySpec(class_path=class_path, init_kwargs=arguments))
-    except (Exception, SystemExit) as error:
-        raise PolicyError("class_path", f"{class_path} could not be constructed: {last_line(error)}") from error
+    policy = _construct(class_path, arguments, environment)
+    _check_size(class_path, policy, arguments, environment)
     if source.weights is not None:
         try:
             policy.load_policy_data(str(source.weights))
@@ -109,7 +108,8 @@ def named_parameters(policy_class: type[MultiAgentPolicy]) -> tuple[Parameter, .
 
 def check_arguments(policy_class: type[MultiAgentPolicy], arguments: Mapping[str, Argument]) -> None:
     """Raise PolicyError for the first argument that the constructor does not name, or of the wrong type."""
-    problem = argument_problem(policy_class.__name__, named_parameters(policy_class), arguments)
+    hard_coded = HARD_CODED.get(f"{policy_class.__module__}.{policy_class.__qualname__}", {})
+    problem = argument_problem(policy_class.__name__, named_parameters(policy_class), arguments, hard_coded)
     if problem is not None:
         raise PolicyError(*problem)
 
@@ -117,6 +117,37 @@ def check_arguments(policy_class: type[MultiAgentPolicy], arguments: Mapping[str
 def last_line(error: BaseException) -> str:
     """The last line of an error's traceback, such as `RuntimeError: out of luck`, at most 500 characters."""
     return " ".join("".join(traceback.format_exception_only(error)).split())[:500]
+
+
+def _construct(class_path: str, arguments: dict[str, Any], environment: PolicyEnvInterface) -> MultiAgentPolicy:
+    try:
+        return initialize_or_load_policy(environment, PolicySpec(class_path=class_path, init_kwargs=arguments))
+    except (Exception, SystemExit) as error:
+        raise PolicyError("class_path", f"{class_path} could not be constructed: {last_line(error)}") from error
+
+
+def _check_size(
+    class_path: str, policy: MultiAgentPolicy, arguments: dict[str, Any], environment: PolicyEnvInterface
+) -> None:
+    """Raise PolicyError where a constructor accepts `hidden_size` and builds the same network for any.
+
+    The attribute may well mean something else, so that the networks decide: another size must give other tensors.
+    """
+    if "hidden_size" not in arguments:
+        return
+    asked, network = arguments["hidden_size"], policy.network()
+    built = getattr(network, "hidden_size", asked)
+    if network is None or built == asked:
+        return
+    with torch.random.fork_rng(devices=[]):
+        other = _construct(class_path, {**arguments, "hidden_size": 2 * asked}, environment).network()
+    if other is not None and _shapes(other) == _shapes(network):
+        message = f"{class_path} accepts hidden_size {asked}, but the network that it builds has {built}"
+        raise PolicyError("arguments.hidden_size", message)
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
 def _full_class_path(name: str) -> str:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from daf_cogames.params import Value
+from daf_cogames.parameter_table import Value
 from daf_cogames.usage import WorkerUsage
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from daf_cogames.checkpoints import WeightsError, nonfinite_tensors, read, read_weights, shown
-from daf_cogames.params import Value
+from daf_cogames.parameter_table import Value
 
 FORMAT = 2
 """Of the trainer state; raised when a reader of the one before could not make sense of it."""

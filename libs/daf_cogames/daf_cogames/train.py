@@ -30,7 +30,8 @@ from daf_cogames.checkpoints import SavedCheckpoint, load_weights, put_weights
 from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.cores import largest_divisor, usable_cores
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.params import DEFAULT_MINIBATCH_SIZE, Problem, Value, check_trainer_parameters
+from daf_cogames.parameter_table import DEFAULT_MINIBATCH_SIZE, Value
+from daf_cogames.params import Problem, check_trainer_parameters
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
 from daf_cogames.resume import ResumePoint
@@ -233,7 +234,9 @@ def _described(mission: Mission) -> str:
     """A mission with all that changes it; not the paths, which are private to an attempt."""
     values = dataclasses.asdict(mission)
     name = values.pop("name")
-    changes = [f"{key}={value}" for key, value in values.items() if value and not isinstance(value, Path)]
+    changes = [
+        f"{key}={value}" for key, value in values.items() if value not in (None, ()) and not isinstance(value, Path)
+    ]
     return " ".join([name, *changes])
 
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from daf_cogames.checkpoints import SavedCheckpoint, nonfinite_tensors, random_state, restore_random_state, save
 from daf_cogames.cogames_trainer import pufferl
 from daf_cogames.metrics import MetricsWindow
-from daf_cogames.params import DEFAULT_BPTT_HORIZON, DEFAULT_MINIBATCH_SIZE, TRAINER_PARAMETERS, Value
+from daf_cogames.parameter_table import DEFAULT_BPTT_HORIZON, DEFAULT_MINIBATCH_SIZE, TRAINER_PARAMETERS, Value
 from daf_cogames.policies import PolicyError
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
 from daf_cogames.resume import ResumePoint, restore_optimizer
@@ -185,9 +185,7 @@ class Trainer(pufferl.PuffeRL):
         except RuntimeError as error:
             if "training graph has changed" not in str(error):
                 raise
-            message = (
-                "several workers can only train what uses the same parameters in every gradient step"
-            )
+            message = "several workers can only train what uses the same parameters in every gradient step"
             raise PolicyError("class_path", message) from error
 
     def _agree(self, own_steps: int) -> bool:

@@ -16,6 +16,7 @@ from mettagrid.simulator import AgentObservation
 
 from daf_cogames import catalog_build
 from daf_cogames.aliases import MISSION_ALIASES
+from daf_cogames.arguments import HARD_CODED
 from daf_cogames.catalog import (
     agent_count,
     catalog,
@@ -27,6 +28,7 @@ from daf_cogames.catalog import (
 )
 from daf_cogames.episodes import engine_versions
 from daf_cogames.missions import Mission, MissionError, build_mission, mission_names
+from daf_cogames.policies import PolicySource, load_policy
 
 ARENA = "cogsguard_arena.basic"
 
@@ -160,7 +162,8 @@ def test_a_user_is_told_what_a_name_hides() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "training", "field", "message"),
     [
-        ("lstm", {"hidden_size": 64}, True, "arguments.hidden_size", "no parameter 'hidden_size'; it takes none"),
+        ("lstm", {"hidden_size": 64}, True, "arguments.hidden_size", "that of lstm_corrected can be set"),
+        ("tutorial", {"hidden_size": 64}, True, "arguments.hidden_size", "it is always 512"),
         ("puffer", {"hiden_size": 64}, True, "arguments.hiden_size", "did you mean 'hidden_size'?"),
         ("puffer", {"hidden_size": "64"}, True, "arguments.hidden_size", "must be int, not '64'"),
         ("starter", {}, True, "class_path", "no network, so it cannot be trained"),
@@ -175,6 +178,14 @@ def test_a_policy_that_cannot_work_is_refused(
 
     assert [problem.field for problem in problems] == [field]
     assert message in problems[0].message
+
+
+def test_what_is_said_to_be_hard_coded_is() -> None:
+    environment = PolicyEnvInterface.from_mg_cfg(build_mission(Mission(ARENA, cogs=2)))
+    for class_path, sizes in HARD_CODED.items():
+        network = load_policy(PolicySource(class_path), environment).network()
+        assert network is not None
+        assert f"always {network.hidden_size}" in sizes["hidden_size"]
 
 
 def test_policies_that_work_are_not_refused() -> None:

@@ -3,13 +3,12 @@ import sys
 
 import pytest
 
+from daf_cogames.parameter_table import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS, Kind
 from daf_cogames.params import (
-    ENVIRONMENT_PARAMETERS,
-    TRAINER_PARAMETERS,
-    Kind,
     Problem,
     canonical_name,
     check_environment_parameters,
+    check_minibatch,
     check_trainer_parameters,
 )
 
@@ -109,6 +108,33 @@ def test_a_minibatch_that_is_not_made_of_whole_segments_is_refused_with_one_that
 
     assert problem.name == "trainer.minibatch_size"
     assert f"for example {nearest}," in problem.message
+
+
+@pytest.mark.parametrize("minibatch", [256, 1024, 6144, 8192, 1_000_000])
+def test_a_minibatch_that_divides_the_batch_or_is_larger_is_no_problem(minibatch):
+    assert check_minibatch({"trainer.minibatch_size": minibatch}, environments=16, agents=6) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "nearest"),
+    [
+        ({"trainer.minibatch_size": 4096}, 3072),
+        ({"batch_size": 320}, 256),
+        ({"trainer.minibatch_size": 1216}, 1024),
+    ],
+)
+def test_a_minibatch_that_leaves_a_rest_of_the_batch_is_refused_with_one_that_does_not(values, nearest):
+    [problem] = check_minibatch(values, environments=16, agents=6)
+
+    assert problem.name == "trainer.minibatch_size"
+    assert "divide the batch of 6144 agent steps (16 environments x 6 agents x bptt_horizon 64)" in problem.message
+    assert f"for example {nearest}," in problem.message
+    assert check_minibatch({"trainer.minibatch_size": nearest}, environments=16, agents=6) == []
+
+
+def test_the_default_minibatch_is_never_refused():
+    assert check_minibatch({}, environments=16, agents=6) == []
+    assert check_minibatch({"trainer.bptt_horizon": 100}, environments=3, agents=7) == []
 
 
 def test_a_horizon_alone_is_no_problem_since_the_default_minibatch_follows_it():

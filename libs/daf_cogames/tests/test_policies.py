@@ -14,6 +14,7 @@ from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError, PolicySource, load_policy, load_policy_class, named_parameters
 
 OWN_POLICIES = """
+import torch
 from mettagrid.policy.noop import NoopPolicy
 from mettagrid.policy.policy import AgentPolicy
 
@@ -21,6 +22,21 @@ class Counting(NoopPolicy):
     def __init__(self, policy_env_info, device="cpu", *, size: int = 3, rate: float = 0.5, fast=False, name: str | None = None, **kwargs):
         super().__init__(policy_env_info)
         self.size, self.rate = size, rate
+
+class Deaf(NoopPolicy):
+    def __init__(self, policy_env_info, hidden_size: int = 32):
+        super().__init__(policy_env_info)
+        self.net = torch.nn.Linear(2, 32)
+        self.net.hidden_size = 32
+
+    def network(self):
+        return self.net
+
+class Doubling(Deaf):
+    def __init__(self, policy_env_info, hidden_size: int = 32):
+        super().__init__(policy_env_info)
+        self.net = torch.nn.Linear(2, 2 * hidden_size)
+        self.net.hidden_size = 2 * hidden_size
 
 class Demanding(NoopPolicy):
     def __init__(self, policy_env_info, size: int):
@@ -73,6 +89,19 @@ def test_a_users_class_takes_its_arguments(environment: PolicyEnvInterface, code
     assert (policy.size, policy.rate) == (5, 1)  # type: ignore[attr-defined]
 
 
+def test_a_network_that_calls_something_else_its_hidden_size_is_left_alone(
+    environment: PolicyEnvInterface, code: Path
+) -> None:
+    torch.manual_seed(5)
+    policy = load_policy(PolicySource("own_policies.Doubling", {"hidden_size": 8}, code=code), environment)
+    after = torch.rand(1)
+
+    assert policy.network().hidden_size == 16  # type: ignore[union-attr]
+    torch.manual_seed(5)
+    torch.nn.Linear(2, 32), torch.nn.Linear(2, 16)
+    assert torch.equal(torch.rand(1), after), "looking at the network drew random numbers"
+
+
 def test_weights_are_loaded(environment: PolicyEnvInterface, tmp_path: Path) -> None:
     torch.manual_seed(1)
     trained = load_policy(PolicySource("lstm"), environment)
@@ -115,8 +144,12 @@ def test_weights_that_do_not_load_are_the_weights_fault(environment: PolicyEnvIn
         ("own_policies.Counting", {"rate": "fast"}, "arguments.rate", "must be float"),
         ("own_policies.Counting", {"fast": 1}, "arguments.fast", "must be bool"),
         ("own_policies.Counting", {"device": "cuda"}, "arguments.device", "no parameter 'device'"),
-        ("tutorial", {"hidden_size": 64}, "arguments.hidden_size", "no parameter 'hidden_size'; it takes none"),
-        ("lstm", {"hidden_size": 64}, "arguments.hidden_size", "no parameter 'hidden_size'; it takes none"),
+        ("tutorial", {"hidden_size": 64}, "arguments.hidden_size", "cannot be set: it is always 512"),
+        ("lstm", {"hidden_size": 64}, "arguments.hidden_size", "always 128; that of lstm_corrected can be set"),
+        ("stateless", {"hidden_size": 64}, "arguments.hidden_size", "cannot be set: it is always 128"),
+        ("stateless_corrected", {"hidden_size": 64}, "arguments.hidden_size", "cannot be set: it is always 128"),
+        ("lstm", {"depth": 2}, "arguments.depth", "no parameter 'depth'; it takes none"),
+        ("own_policies.Deaf", {"hidden_size": 64}, "arguments.hidden_size", "accepts hidden_size 64, but the network"),
         ("puffer", {"hiden_size": 64}, "arguments.hiden_size", "did you mean 'hidden_size'?"),
         ("token", {}, "arguments.features", "needs a value for 'features'"),
     ],

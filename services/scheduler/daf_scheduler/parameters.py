@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from daf_cogames import catalog, params
 from daf_cogames.arguments import Parameter
+from daf_cogames.parameter_table import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
 from daf_cogames.suggestions import did_you_mean
 from daf_common.errors import Violation
 from daf_common.values import Scalar, scalars, to_value
@@ -86,7 +87,7 @@ def _misplaced(name: str, training: TrainingSpec) -> str:
     full = params.canonical_name(name, arguments)
     if full != name:
         return f"say where it belongs: {full!r}"
-    known = [parameter.name for parameter in (*params.TRAINER_PARAMETERS, *params.ENVIRONMENT_PARAMETERS)]
+    known = [parameter.name for parameter in (*TRAINER_PARAMETERS, *ENVIRONMENT_PARAMETERS)]
     known += [f"policy.{argument}" for argument in arguments]
     near = did_you_mean(name, known)
     listed = "" if near.startswith("; known") else f" (known: {', '.join(known)})"

@@ -9,9 +9,10 @@ from typing import Any
 import grpc
 
 from daf_cogames import catalog
+from daf_cogames.arguments import HARD_CODED
 from daf_cogames.arguments import Parameter as PolicyParameter
-from daf_cogames.params import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
-from daf_cogames.params import Parameter as TrainerParameter
+from daf_cogames.parameter_table import ENVIRONMENT_PARAMETERS, REFUSED, TRAINER_PARAMETERS
+from daf_cogames.parameter_table import Parameter as TrainerParameter
 from daf_common.errors import InvalidArgument
 from daf_common.values import to_value
 from daf_protos.training.v1 import catalog_service_pb2 as pb
@@ -64,14 +65,19 @@ class CatalogServicer(CatalogServiceServicer):
     ) -> pb.ListHyperparametersResponse:
         """See the proto."""
         found = [_trainer_parameter(parameter) for parameter in (*TRAINER_PARAMETERS, *ENVIRONMENT_PARAMETERS)]
+        refused = dict(REFUSED)
         if request.policy:
             try:
                 catalog.resolve_policy(request.policy)
             except LookupError as error:
                 raise InvalidArgument.field("policy", str(error.args[0])) from error
             entry = catalog.find_policy(request.policy)
-            found += [_policy_parameter(parameter) for parameter in entry.parameters] if entry else []
-        return pb.ListHyperparametersResponse(hyperparameters=sorted(found, key=lambda info: info.name))
+            if entry is not None:
+                found += [_policy_parameter(parameter) for parameter in entry.parameters]
+                hard_coded = HARD_CODED.get(entry.class_path, {})
+                refused |= {f"policy.{name}": reason for name, reason in hard_coded.items()}
+        hyperparameters = sorted(found, key=lambda info: info.name)
+        return pb.ListHyperparametersResponse(hyperparameters=hyperparameters, refused=refused)
 
     async def GetRunner(self, request: pb.GetRunnerRequest, context: Context) -> pb.GetRunnerResponse:
         """See the proto."""
@@ -96,7 +102,9 @@ def _trainer_parameter(parameter: TrainerParameter) -> pb.HyperparameterInfo:
 
 
 def _policy_parameter(parameter: PolicyParameter) -> pb.HyperparameterInfo:
-    info = pb.HyperparameterInfo(name=f"policy.{parameter.name}", description=parameter.type)
+    required = ", which has to be given" if parameter.required else ""
+    description = f"an argument of the policy's constructor{required}: {parameter.type or 'of any type'}"
+    info = pb.HyperparameterInfo(name=f"policy.{parameter.name}", description=description)
     if parameter.default is not None:
         info.default_value.CopyFrom(to_value(parameter.default))
     return info

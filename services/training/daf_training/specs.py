@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from daf_cogames import catalog
-from daf_cogames.params import canonical_name, check_trainer_parameters
+from daf_cogames.params import canonical_name, check_minibatch, check_trainer_parameters
 from daf_cogames.suggestions import did_you_mean
 from daf_common import names
 from daf_common.artifacts import check_artifact
@@ -51,6 +51,8 @@ def check_spec(spec: TrainingSpec, profiles: Profiles) -> None:
         *_check_start(spec),
         *_check_metric(spec.best_metric),
     ]
+    if not wrong and not broken:
+        wrong = list(_check_minibatch(spec, profiles))
     if wrong:
         raise InvalidArgument.of([*wrong, *broken])
     if broken:
@@ -202,9 +204,20 @@ def _check_metric(name: str) -> Iterator[Violation]:
 
 def _check_trainer(trainer: Mapping[str, Value]) -> Iterator[Violation]:
     yield from _check_values(trainer, "spec.trainer", finite=False)
-    values = {_full_name(name): value for name, value in scalars(trainer).items()}
-    for problem in check_trainer_parameters(values):
+    for problem in check_trainer_parameters(_trainer_values(trainer)):
         yield Violation(f"spec.{problem.name[:100]}", problem.message)
+
+
+def _check_minibatch(spec: TrainingSpec, profiles: Profiles) -> Iterator[Violation]:
+    """Only where the number of agents is known: of a user's own mission, the trainer finds it."""
+    mission = spec.missions[0]  # training goes on with missions of as many agents only
+    if mission.HasField("file"):
+        return
+    name = catalog.resolve_mission(mission.name).name
+    agents = catalog.agent_count(name, mission.variants, mission.cogs if mission.HasField("cogs") else None)
+    environments = compute_of(spec, profiles).environments
+    for problem in check_minibatch(_trainer_values(spec.trainer), environments, agents):
+        yield Violation(f"spec.{problem.name}", problem.message)
 
 
 def _check_start(spec: TrainingSpec) -> Iterator[Violation]:
@@ -232,6 +245,10 @@ def _check_artifact(artifact: Artifact, field: str) -> Iterator[Violation]:
         check_artifact(artifact, field)
     except DafError as error:
         yield from error.violations
+
+
+def _trainer_values(trainer: Mapping[str, Value]) -> dict[str, Scalar]:
+    return {_full_name(name): value for name, value in scalars(trainer).items()}
 
 
 def _full_name(name: str) -> str:

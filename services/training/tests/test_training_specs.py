@@ -163,6 +163,27 @@ def test_a_user_may_send_a_class_of_any_name_along() -> None:
     assert [field for field, _ in artifacts_of(mine)] == ["spec.policy_class.code", "spec.start.weights"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "minibatch"),
+    [
+        ({}, 384),  # 16 environments x 4 agents x 64
+        ({"environments": 3}, 512),
+        (mission(cogs=3), 4096 // 4),
+    ],
+)
+def test_a_minibatch_that_does_not_divide_the_batch_is_refused_with_one_that_does(
+    changes: dict[str, Any], minibatch: int
+) -> None:
+    wrong = spec(**changes, **trainer(minibatch_size=Value(integer=minibatch)))
+    with pytest.raises(InvalidArgument, match=r"must divide the batch of .* for example") as raised:
+        check_spec(wrong, PROFILES)
+    assert [violation.field for violation in raised.value.violations] == ["spec.trainer.minibatch_size"]
+
+
+def test_a_minibatch_on_a_users_own_mission_is_the_trainers_to_judge() -> None:
+    check_spec(spec(**own_mission(), **trainer(minibatch_size=Value(integer=384))), PROFILES)
+
+
 def test_a_users_own_mission_needs_no_name_that_is_known() -> None:
     mine = spec(**own_mission(name="My-mission_2.0", max_steps=3))
     mine.policy_class.requirements.CopyFrom(CODE)
