@@ -23,7 +23,7 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from daf_cogames.checkpoints import WeightsError, save
 from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.missions import Mission, MissionError, build_mission
-from daf_cogames.params import TRAINER_PARAMETERS
+from daf_cogames.parameter_table import TRAINER_PARAMETERS
 from daf_cogames.policies import PolicyError, PolicySource
 from daf_cogames.progress import StopReason
 from daf_cogames.train import Ending, PlanError
