@@ -17,6 +17,9 @@ BENCHMARKS = {
     "evaluation": "episodes per second beside cogames.evaluate",
     "environment_memory": "memory of a training worker by its number of environments",
     "first_step": "time from `daf sweep run` to the first environment step, cold and warm",
+    "training_overhead": "agent steps per second of one worker beside plain cogames.train",
+    "training_scaling": "two workers on two cores beside two independent processes",
+    "training_reward": "what two workers learn beside one process in as many agent steps",
 }
 
 

@@ -10,12 +10,11 @@ import torch
 
 import daf_cogames.train
 from daf_cogames.checkpoints import WeightsError, random_state
-from daf_cogames.missions import Mission
 from daf_cogames.progress import StopReason
 from daf_cogames.resume import read_resume_point
 from daf_cogames.train import Ending, PlanError
 from libs.daf_cogames.tests.training_policies import Recurrent, policy
-from libs.daf_cogames.tests.training_run import UPDATE, Training
+from libs.daf_cogames.tests.training_run import MISSION, UPDATE, Training
 
 CPU = torch.device("cpu")
 LEARNING_RATE = 0.00092
@@ -166,7 +165,8 @@ def test_the_correction_of_priorities_rises_with_the_share_of_all_agent_steps(wh
         ("trainer.gamma", {"trainer": {"gamma": 0.5}}),
         ("seed", {"seed": 2}),
         ("num_envs", {"num_envs": 3}),
-        ("missions[0]", {"missions": (Mission("cogsguard_arena.basic", cogs=4, max_steps=50),)}),
+        ("missions[0]", {"missions": (replace(MISSION, max_steps=50),)}),
+        ("missions[0]", {"missions": (replace(MISSION, map_seed=0),)}),
         ("policy.hidden_size", {"policy": policy(Recurrent, arguments={"hidden_size": 16})}),
     ],
 )
