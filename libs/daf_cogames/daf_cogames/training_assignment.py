@@ -36,14 +36,10 @@ class CheckpointsLost(RuntimeError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """A plan, and the checkpoint that it goes on from, if any.
-
-    lineage: of the weights that training begins with: name of their checkpoint, SHA-256; both empty for fresh ones.
-    """
+    """A plan, and the checkpoint that it goes on from, if any."""
 
     plan: TrainingPlan
     resumed: Checkpoint | None
-    lineage: tuple[str, str]
 
 
 class Files:
@@ -112,9 +108,7 @@ def prepared(
             resume=resume,
             peer_timeout_s=2 * assignment.stall_seconds,  # a rank that hangs is found by its own watchdog first
         )
-        start_lineage = (spec.start.checkpoint, spec.start.weights.sha256)
-        lineage = start_lineage if resumed is None else (resumed.name, resumed.weights.sha256)
-        yield Preparation(plan, resumed, lineage)
+        yield Preparation(plan, resumed)
 
 
 def _resume_point(assignment: GetAssignmentResponse, files: Files) -> tuple[Checkpoint | None, ResumePoint | None]:

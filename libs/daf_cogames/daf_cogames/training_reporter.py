@@ -112,17 +112,12 @@ class Reporter:
         self._due = threading.Event()
         self._finished = False
         self._stop = threading.Event()
-        self._parent = Checkpoint()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
         """Begins to report."""
         self._thread.start()
-
-    def descend(self, parent: str, parent_sha256: str) -> None:
-        """Says what the checkpoints from now on descend from: a checkpoint's name, if it has one, and its weights."""
-        self._parent = Checkpoint(parent=parent, parent_sha256=parent_sha256)
 
     def report_now(self) -> None:
         """Sends what there is without waiting for the interval to end."""
@@ -191,8 +186,6 @@ class Reporter:
             weights=self._upload(saved.weights),
             trainer_state=self._upload(saved.trainer_state),
             metrics=saved.metrics,
-            parent=self._parent.parent,
-            parent_sha256=self._parent.parent_sha256,
         )
         if (reward := reward_of(saved.metrics)) is not None:
             checkpoint.reward = reward

@@ -134,7 +134,6 @@ class _Worker:
 
     def _train(self, preparation: Preparation) -> Outcome:
         plan, reporter = preparation.plan, self._reporter
-        reporter.descend(*preparation.lineage)
         logger.info("training %s for %d agent steps", plan.policy.class_path, plan.agent_steps)
 
         def on_start(configuration: EffectiveConfiguration) -> None:
