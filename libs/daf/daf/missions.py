@@ -35,6 +35,14 @@ def stands_for_several(mission: str) -> bool:
     return "*" in mission or mission in SETS
 
 
+def check_set(name: str) -> str:
+    """The name of a set. Raises InvalidArgument where there is no such set."""
+    if name not in SETS:
+        hint = nearest(name, SETS) or f" (known: {', '.join(SETS)})"
+        raise InvalidArgument.field("--mission-set/-S", f"there is no mission set {name[:80]!r}{hint}")
+    return name
+
+
 def is_file(mission: str) -> bool:
     """Whether a mission is named by a file of the user's own."""
     return mission.lower().endswith(FILE_SUFFIXES)

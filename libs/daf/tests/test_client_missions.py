@@ -173,3 +173,56 @@ def test_a_config_made_in_python_is_a_mission_that_documents_can_name(
 def test_what_is_no_config_is_not_packed() -> None:
     with pytest.raises(InvalidArgument, match="is a dict and no MettaGridConfig"):
         pack_config({"game": {}})
+
+
+def test_a_file_on_the_command_line_is_relative_to_where_the_user_is(
+    daf: Any, with_services: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.yaml").write_text("missions: [arena.basic]\npolicy: lstm\n")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.py").write_text("config = 1\n")
+    monkeypatch.chdir(tmp_path / "here")
+
+    outcome = daf("train", "../run.yaml", "-m", "mine.py", "--map-seed", "3", "--detach")
+
+    [mission] = with_services.training.requests[-1].spec.missions
+    assert outcome.code == 0, outcome.err
+    assert (mission.name, mission.map_seed) == ("mine", 3)
+    with zipfile.ZipFile(BytesIO(with_services.artifacts.stored[mission.file.sha256])) as archive:
+        assert archive.namelist() == ["mine.py"]
+
+
+def test_a_file_in_a_document_is_relative_to_the_document(daf: Any, with_services: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("config = 1\n")
+    (tmp_path / "run.yaml").write_text("missions: [{mission: mine.py, max_steps: 9}]\npolicy: lstm\n")
+
+    outcome = daf("train", str(tmp_path / "run.yaml"), "--detach")
+
+    [mission] = with_services.training.requests[-1].spec.missions
+    assert outcome.code == 0, outcome.err
+    assert (mission.name, mission.max_steps, mission.HasField("file")) == ("mine", 9, True)
+
+
+def test_a_pattern_on_the_command_line_stands_for_what_builds(daf: Any, with_services: Any) -> None:
+    daf("train", "-m", "*_tutorial", "-p", "lstm", "--cogs", "4", "--detach")
+
+    [mission] = with_services.training.requests[-1].spec.missions
+    assert (mission.name, mission.cogs) == ("cogsguard_machina_1.miner_tutorial", 4)
+
+
+def test_a_set_that_is_none_is_refused_with_the_nearest(daf: Any, with_services: Any) -> None:
+    for command in ("train", "evaluate"):
+        outcome = daf(command, "-S", "diagnostic_eval", "-p", "lstm")
+
+        assert outcome.code == 2
+        assert "there is no mission set 'diagnostic_eval'; did you mean 'diagnostic_evals'?" in outcome.err
+    assert with_services.training.requests == []
+
+
+def test_what_is_wrong_with_a_policy_is_said_before_it_is_trained(
+    daf: Any, with_services: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = daf("train", "-m", "cogsguard_machina_1.miner_tutorial", "-p", "lstm", "--detach")
+
+    assert outcome.code == 0
+    assert caplog.messages == ["lstm: pads otherwise"]

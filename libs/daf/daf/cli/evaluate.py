@@ -16,6 +16,7 @@ from daf.client import Client
 from daf.config import DAFEvaluationConfig
 from daf.evaluations import create_evaluation, forfeit_reasons, summarize
 from daf.follow_runs import follow_evaluation
+from daf.missions import check_set
 from daf.references import proportion_of
 from daf.render import interval, plus_minus
 from daf.results import ScoreResult
@@ -65,7 +66,7 @@ def evaluate(
 ) -> None:
     """Let policies play the same episodes and summarize how they did."""
     policies, shares = _policies(policy)
-    played = [*(mission or []), *(mission_set or [])]
+    played = [*(mission or []), *map(check_set, mission_set or [])]
     config = document_with(
         DAFEvaluationConfig,
         file,

@@ -11,6 +11,7 @@ from daf.cli.job_display import finish, follow_to_end
 from daf.cli.options import absolute, absolute_path, document_with, missions, settings
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.config import DAFTrainingConfig, TrainingSettings
+from daf.missions import check_set
 from daf.references import is_weights_file
 from daf.tracking import Tracking, exported_live
 from daf.training_jobs import create_training_job
@@ -84,7 +85,7 @@ def train(
         DAFTrainingConfig,
         file,
         {
-            "missions": missions(file, [*(mission or []), *(mission_set or [])], changes),
+            "missions": missions(file, [*(mission or []), *map(check_set, mission_set or [])], changes),
             "policy": policy,
             "policy_arguments": chosen["policy"],
             "code": absolute(code),
