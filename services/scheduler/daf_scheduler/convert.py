@@ -12,6 +12,7 @@ from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.statistics.v1 import statistics_service_pb2 as statistics
+from daf_protos.statistics.v1.comparison_pb2 import PairComparison
 from daf_protos.training.v1 import training_job_pb2
 from daf_scheduler.children import Child, ChildState, Reason
 from daf_scheduler.search.strategy import Strategy
@@ -135,12 +136,11 @@ def score_of(summary: statistics.PolicySummary, digest: str) -> sweep_pb2.Score:
     return score
 
 
-def difference_of(comparison: statistics.ComparePoliciesResponse, digest: str) -> sweep_pb2.Score:
-    """The difference of two policies from a comparison that has one."""
-    score = sweep_pb2.Score(mean=comparison.difference, episodes=comparison.pairs, evaluation_digest=digest)
-    for field in ("interval_low", "interval_high"):
-        if comparison.HasField(field):
-            setattr(score, field, getattr(comparison, field))
+def difference_of(baseline: PairComparison, digest: str) -> sweep_pb2.Score:
+    """By how much the best trial is better than a baseline, from that baseline's comparison with it."""
+    score = sweep_pb2.Score(mean=-baseline.difference, episodes=baseline.pairs, evaluation_digest=digest)
+    if baseline.HasField("interval_low"):
+        score.interval_low, score.interval_high = -baseline.interval_high, -baseline.interval_low
     return score
 
 

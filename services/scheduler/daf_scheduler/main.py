@@ -18,6 +18,7 @@ from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from daf_protos.scheduler.v1.scheduler_service_pb2 import DESCRIPTOR
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import add_SchedulerServiceServicer_to_server
+from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServiceStub
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -47,7 +48,9 @@ class Scheduler:
         self._evaluations: ChildCache[EvaluationSpec] = ChildCache(
             Evaluations(EvaluationServiceStub(context.peer("evaluation"))), clock, settings.reread_seconds
         )
-        numbers = Numbers(StatisticsServiceStub(context.peer("statistics")))
+        numbers = Numbers(
+            StatisticsServiceStub(context.peer("statistics")), ComparisonServiceStub(context.peer("statistics"))
+        )
         self._trials: Reconciler[trials.Trial, trials.Seen, trials.Action] = Reconciler(
             "trials",
             TrialController(

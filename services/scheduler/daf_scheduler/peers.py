@@ -15,6 +15,8 @@ from daf_protos.evaluation.v1 import evaluation_service_pb2 as evaluation_pb
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.scheduler.v1.sweep_pb2 import BaselineResult, HeldOutResult, SweepSpec
 from daf_protos.statistics.v1 import statistics_service_pb2 as statistics_pb
+from daf_protos.statistics.v1.comparison_pb2 import ComparisonDesign, PairComparison, PolicyEpisodes
+from daf_protos.statistics.v1.comparison_service_pb2 import ComparePoliciesRequest, ComparePoliciesResponse
 from daf_protos.training.v1 import training_service_pb2 as training_pb
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 from daf_scheduler.children import Child
@@ -24,6 +26,7 @@ from daf_scheduler.trials import Measured
 
 if TYPE_CHECKING:
     from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+    from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServiceAsyncStub
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
     from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceAsyncStub
 
@@ -165,8 +168,8 @@ class Evaluations:
 class Numbers:
     """The statistics service: where scores are read."""
 
-    def __init__(self, stub: StatisticsServiceAsyncStub) -> None:
-        self._stub = stub
+    def __init__(self, stub: StatisticsServiceAsyncStub, comparisons: ComparisonServiceAsyncStub) -> None:
+        self._stub, self._comparisons = stub, comparisons
 
     async def objective(self, evaluation: str, metric: str) -> Measured:
         """The score of the one policy in a trial's evaluation."""
@@ -183,22 +186,22 @@ class Numbers:
     async def held_out(self, evaluation: str, spec: SweepSpec) -> HeldOut:
         """How the best trial (policy 0) did beside the baselines (the policies after it)."""
         result = HeldOutResult(evaluation=evaluation)
-        metric = statistics_pb.Metric(name=spec.objective.metric)
+        metric = spec.objective.metric
         try:
-            answer = await self._summarize(evaluation, metric.name)
+            answer = await self._summarize(evaluation, metric)
         except InvalidArgument:
             return HeldOut(math.nan, b"")
         summaries = {policy.policy: policy for policy in answer.policies if policy.HasField("mean")}
         if 0 not in summaries:
             return HeldOut(math.nan, b"")
         result.best.CopyFrom(score_of(summaries[0], answer.digest))
+        comparisons = await self._compare(evaluation, answer.digest, metric, len(spec.baselines))
         for number, baseline in enumerate(spec.baselines, start=1):
             line = BaselineResult(label=baseline.label or f"baseline {number}")
             if number in summaries:
                 line.score.CopyFrom(score_of(summaries[number], answer.digest))
-                comparison = await self._compare(evaluation, number, metric)
-                if comparison.HasField("difference"):
-                    line.difference.CopyFrom(difference_of(comparison, answer.digest))
+                if comparisons[number].HasField("difference"):
+                    line.difference.CopyFrom(difference_of(comparisons[number], answer.digest))
             result.baselines.append(line)
         return HeldOut(summaries[0].mean, result.SerializeToString(deterministic=True))
 
@@ -209,16 +212,17 @@ class Numbers:
         answer: statistics_pb.SummarizeEvaluationResponse = await raising(self._stub.SummarizeEvaluation(request))
         return answer
 
-    async def _compare(
-        self, evaluation: str, baseline: int, metric: statistics_pb.Metric
-    ) -> statistics_pb.ComparePoliciesResponse:
-        request = statistics_pb.ComparePoliciesRequest(
-            first=statistics_pb.PolicyEpisodes(evaluation=evaluation, policy=0),
-            second=statistics_pb.PolicyEpisodes(evaluation=evaluation, policy=baseline),
-            metric=metric,
+    async def _compare(self, evaluation: str, digest: str, metric: str, baselines: int) -> dict[int, PairComparison]:
+        """Every baseline, by its number, compared with the best trial."""
+        if not baselines:
+            return {}
+        request = ComparePoliciesRequest(
+            request_id=f"{evaluation} {digest[:32]}",  # asked again, it is the same comparison
+            design=ComparisonDesign(metric=metric, baseline=0),
+            policies=[PolicyEpisodes(evaluation=evaluation, policy=number) for number in range(baselines + 1)],
         )
-        answer: statistics_pb.ComparePoliciesResponse = await raising(self._stub.ComparePolicies(request))
-        return answer
+        answer: ComparePoliciesResponse = await raising(self._comparisons.ComparePolicies(request))
+        return {pair.first: pair for pair in answer.comparison.pairs}
 
 
 def is_final(error: DafError) -> bool:

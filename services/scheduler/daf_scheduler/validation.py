@@ -24,6 +24,8 @@ MAX_SWEEP_ID = 28
 MAX_TRAINING_SEED = 2**31 - 1
 """NumPy and PuffeRL take no larger one."""
 MAX_EPISODES = 100_000
+MAX_BASELINES = 15
+"""With the best trial, as many policies as one comparison holds."""
 
 
 class _Broken(Violation):
@@ -71,6 +73,8 @@ def _check(spec: sweep_pb2.SweepSpec) -> Iterator[Violation]:
     yield from _check_evaluations(spec)
     for index, policy in enumerate(spec.baselines):
         yield from _check_baseline(f"spec.baselines[{index}]", policy)
+    if len(spec.baselines) > MAX_BASELINES:
+        yield Violation("spec.baselines", f"there are {len(spec.baselines)}, more than {MAX_BASELINES}")
     if spec.baselines and not spec.HasField("held_out"):
         yield Violation("spec.held_out", "baselines are compared on held-out episodes: say which")
     if not 0 <= spec.max_parallel_trials <= MAX_PARALLEL_TRIALS:

@@ -34,7 +34,11 @@ from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import (
 )
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
-from daf_protos.statistics.v1 import statistics_service_pb2
+from daf_protos.statistics.v1 import comparison_service_pb2, statistics_service_pb2
+from daf_protos.statistics.v1.comparison_service_pb2_grpc import (
+    ComparisonServiceServicer,
+    add_ComparisonServiceServicer_to_server,
+)
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import (
     StatisticsServiceServicer,
     add_StatisticsServiceServicer_to_server,
@@ -191,7 +195,7 @@ class MemoryEvaluation(EvaluationServiceServicer):
             )
 
 
-class MemoryStatistics(StatisticsServiceServicer):
+class MemoryStatistics(StatisticsServiceServicer, ComparisonServiceServicer):
     """Scores a policy by how near its learning rate is to the best, in powers of ten; one without weights by -9."""
 
     def __init__(self, training: MemoryTraining, evaluation: MemoryEvaluation) -> None:
@@ -213,14 +217,20 @@ class MemoryStatistics(StatisticsServiceServicer):
         return answer
 
     async def ComparePolicies(self, request: Any, context: Any) -> Any:
-        evaluation = self._evaluation.evaluations.get(request.first.evaluation)
-        first = self._score(evaluation.spec.policies[request.first.policy])
-        second = self._score(evaluation.spec.policies[request.second.policy])
-        assert first is not None
-        assert second is not None
-        return statistics_service_pb2.ComparePoliciesResponse(
-            difference=first - second, interval_low=first - second - 1, pairs=evaluation.spec.episodes
-        )
+        evaluation = self._evaluation.evaluations.get(request.policies[0].evaluation)
+        assert request.design.baseline == 0
+        best, *baselines = (self._score(evaluation.spec.policies[policy.policy]) for policy in request.policies)
+        answer = comparison_service_pb2.ComparePoliciesResponse()
+        for number, score in enumerate(baselines, start=1):
+            difference = score - best
+            answer.comparison.pairs.add(
+                first=number,
+                difference=difference,
+                interval_low=difference - 1,
+                interval_high=difference + 1,
+                pairs=evaluation.spec.episodes,
+            )
+        return answer
 
     def _score(self, policy: Policy) -> float | None:
         if policy.WhichOneof("source") != "checkpoint":
@@ -253,6 +263,7 @@ class Peers:
         add_TrainingServiceServicer_to_server(self.training, self._server)
         add_EvaluationServiceServicer_to_server(self.evaluation, self._server)
         add_StatisticsServiceServicer_to_server(self.statistics, self._server)
+        add_ComparisonServiceServicer_to_server(self.statistics, self._server)
         await self._server.start()
 
     async def stop(self) -> None:

@@ -140,6 +140,7 @@ BAD: dict[str, tuple[Callable[[S.SweepSpec], Any], str, str]] = {
     "negative slots": (set_field("max_parallel_trials", -1), "spec.max_parallel_trials", "0 to"),
     "negative failures": (set_field("max_failed_trials", -1), "spec.max_failed_trials", "negative"),
     "random without trials": (lambda s: s.search.random.SetInParent(), "spec.search.random.trials", "1 to"),
+    "too many baselines": (lambda s: s.baselines.extend([s.baselines[0]] * 15), "spec.baselines", "more than 15"),
     "baseline without source": (lambda s: s.baselines.append(Policy()), "spec.baselines[1]", "where"),
 }
 

@@ -10,15 +10,10 @@ from daf_common import names
 from daf_common.errors import InvalidArgument, Violation
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.statistics_service_pb2 import (
-    ComparePoliciesRequest,
-    ComparePoliciesResponse,
     Metric,
     PolicySummary,
     RecordEpisodesRequest,
-    Verdict,
 )
-from daf_statistics import comparison
-from daf_statistics.comparison import MAX_CONFIDENCE, MIN_CONFIDENCE, Comparison
 from daf_statistics.samples import UnknownMetricError
 from daf_statistics.summary import Summary
 
@@ -29,14 +24,6 @@ _SOURCES = (names.TRAINING_JOB, names.EVALUATION, names.SWEEP, names.TRIAL, name
 _SEED_LIMIT = 2**32
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _KNOWN_SHOWN = 200
-
-_VERDICTS = {
-    comparison.Verdict.FIRST_BETTER: Verdict.VERDICT_FIRST_BETTER,
-    comparison.Verdict.SECOND_BETTER: Verdict.VERDICT_SECOND_BETTER,
-    comparison.Verdict.UNDECIDED: Verdict.VERDICT_UNDECIDED,
-    comparison.Verdict.DEGENERATE: Verdict.VERDICT_DEGENERATE,
-    comparison.Verdict.INVALID: Verdict.VERDICT_INVALID,
-}
 
 
 def source_name(name: str, field: str) -> str:
@@ -85,9 +72,9 @@ def name_problem(name: str) -> str:
     return "" if name.isprintable() else "has characters that cannot be printed"
 
 
-def unknown_metric(error: UnknownMetricError) -> InvalidArgument:
+def unknown_metric(error: UnknownMetricError, field: str) -> InvalidArgument:
     """The error for a metric that no episode can have, with the names that there are."""
-    return InvalidArgument.field("metric.name", unknown_name(error.name, error.known))
+    return InvalidArgument.field(field, unknown_name(error.name, error.known))
 
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
@@ -137,48 +124,6 @@ def summary_message(policy: int, summary: Summary, forfeits: int) -> PolicySumma
     )
     if summary.interval:
         message.interval_low, message.interval_high = summary.interval
-    return message
-
-
-def check_comparison(request: ComparePoliciesRequest) -> float:
-    """Checks a request for a comparison; returns the confidence level.
-
-    Raises:
-        InvalidArgument: names all fields that are wrong.
-    """
-    evaluation_name(request.first.evaluation, "first.evaluation")
-    evaluation_name(request.second.evaluation, "second.evaluation")
-    violations = [
-        Violation(f"{field}.policy", f"{side.policy} is negative: policies are numbered from 0")
-        for field, side in (("first", request.first), ("second", request.second))
-        if side.policy < 0
-    ]
-    if request.first == request.second:
-        violations.append(Violation("second", "is the same as first: name two policies"))
-    confidence = request.confidence or comparison.DEFAULT_CONFIDENCE
-    if not MIN_CONFIDENCE <= confidence <= MAX_CONFIDENCE:  # also true of NaN
-        violations.append(
-            Violation("confidence", f"{confidence:g} is not between {MIN_CONFIDENCE} and {MAX_CONFIDENCE}")
-        )
-    if violations:
-        raise InvalidArgument.of(violations)
-    return confidence
-
-
-def comparison_message(outcome: Comparison, copies: int) -> ComparePoliciesResponse:
-    """A comparison for the wire."""
-    message = ComparePoliciesResponse(
-        verdict=_VERDICTS[outcome.verdict],
-        sentence=outcome.sentence,
-        pairs=outcome.pairs,
-        difference=outcome.difference,
-        p_value=outcome.p_value,
-        method=outcome.method,
-        copies=copies,
-        correlation=outcome.correlation,
-    )
-    if outcome.interval:
-        message.interval_low, message.interval_high = outcome.interval
     return message
 
 

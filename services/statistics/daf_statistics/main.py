@@ -7,12 +7,17 @@ from collections.abc import Sequence
 import grpc
 
 from daf_cogames.catalog import catalog
+from daf_common.clock import Clock
+from daf_common.ids import Ids
 from daf_common.migrations import upgrade
+from daf_common.requests import Forgetter
 from daf_common.service import Context, run
 from daf_common.settings import ServiceSettings
 from daf_common.store import Store
-from daf_protos.statistics.v1.statistics_service_pb2 import DESCRIPTOR
+from daf_protos.statistics.v1 import comparison_service_pb2, statistics_service_pb2
+from daf_protos.statistics.v1.comparison_service_pb2_grpc import add_ComparisonServiceServicer_to_server
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import add_StatisticsServiceServicer_to_server
+from daf_statistics.comparison_servicer import ComparisonServicer
 from daf_statistics.samples import KnownStatistics
 from daf_statistics.servicer import StatisticsServicer
 from daf_statistics.store import MIGRATIONS
@@ -21,20 +26,28 @@ from daf_statistics.store import MIGRATIONS
 class Statistics:
     """The service; see `daf_common.service.Service`."""
 
-    def __init__(self, store: Store, known: KnownStatistics) -> None:
+    def __init__(self, store: Store, known: KnownStatistics, clock: Clock, ids: Ids) -> None:
         self.store = store
         self._servicer = StatisticsServicer(store, known)
+        self._comparison_servicer = ComparisonServicer(store, known, clock, ids)
+        self._forgetter = Forgetter(store, clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""
         add_StatisticsServiceServicer_to_server(self._servicer, server)
-        return [DESCRIPTOR.services_by_name["StatisticsService"].full_name]
+        add_ComparisonServiceServicer_to_server(self._comparison_servicer, server)
+        return [
+            statistics_service_pb2.DESCRIPTOR.services_by_name["StatisticsService"].full_name,
+            comparison_service_pb2.DESCRIPTOR.services_by_name["ComparisonService"].full_name,
+        ]
 
     async def start(self) -> None:
-        """See `Service.start`. Nothing happens but on request."""
+        """See `Service.start`."""
+        self._forgetter.start()
 
     async def stop(self) -> None:
         """See `Service.stop`."""
+        await self._forgetter.stop()
 
     async def close(self) -> None:
         """See `Service.close`."""
@@ -46,7 +59,7 @@ def build(context: Context) -> Statistics:
     store = Store(context.settings.database("statistics"), "statistics")
     upgrade(store, MIGRATIONS)
     known = KnownStatistics(frozenset(catalog().agent_statistics), frozenset(catalog().game_statistics))
-    return Statistics(store, known)
+    return Statistics(store, known, context.clock, context.ids)
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ another tells nothing new, so copies never count twice in an interval or a test.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_statistics import episodes
@@ -52,13 +52,27 @@ class Samples:
 
     by_policy: dict[int, list[Sample]]
     """Those that count, in the order of scenario and index, for each policy that had a seat."""
-    forfeits: Counter[int]
-    """How many episodes each policy forfeited."""
+    forfeits: dict[int, Counter[str]]
+    """How many episodes each policy forfeited, by mission."""
     digests: list[tuple[int, int, str]]
     """Scenario, index and digest of each episode, those that do not count among them."""
 
 
-Pair = tuple[Sample, Sample]
+@dataclass(frozen=True)
+class Player:
+    """A policy with its samples of one metric."""
+
+    label: str
+    samples: Sequence[Sample]
+    """Those that count, in the order of scenario and index."""
+    forfeits: Mapping[str, int] = field(default_factory=dict)
+    """How many episodes it forfeited, by mission."""
+    evaluation: str = ""
+    """Where they are from; empty for values from elsewhere."""
+
+
+type Block = tuple[Sample, ...]
+"""What several policies did in one episode or under equal conditions, one sample a policy."""
 
 
 def find_source(recorded: Iterable[Episode], metric: str, known: KnownStatistics) -> Source:
@@ -85,11 +99,12 @@ def find_source(recorded: Iterable[Episode], metric: str, known: KnownStatistics
 
 def read_samples(recorded: Iterable[Episode], metric: str, source: Source) -> Samples:
     """The samples of an evaluation's episodes, which come in the order of scenario and index."""
-    samples = Samples({}, Counter(), [])
+    samples = Samples({}, defaultdict(Counter), [])
     for episode in recorded:
         samples.digests.append((episode.scenario, episode.index, episode.digest))
         forfeited = episodes.forfeited_by(episode)
-        samples.forfeits.update(forfeited)
+        for policy in forfeited:
+            samples.forfeits[policy][episode.mission] += 1
         key = episodes.copy_key(episode)
         for policy, seats in episodes.seats_by_policy(episode).items():
             of_policy = samples.by_policy.setdefault(policy, [])
@@ -108,23 +123,48 @@ def distinct(samples: Iterable[Sample]) -> list[Sample]:
     return list(kept.values())
 
 
-def pairs_within(first: Iterable[Sample], second: Iterable[Sample]) -> list[Pair]:
-    """Pairs of what two policies did in the very same episodes of one evaluation."""
-    others = {(sample.scenario, sample.index): sample for sample in second}
-    return [(sample, other) for sample in first if (other := others.get((sample.scenario, sample.index))) is not None]
+def played_together(players: Sequence[Player]) -> list[Block]:
+    """What several policies did in the same episodes, or else under equal conditions, in the order of the first's.
+
+    Policies of one evaluation that sit in one team share episodes; others are brought together by mission, seed, steps
+    and seats. Where a policy has several episodes under equal conditions, the first goes with the first.
+    """
+    if len({player.evaluation for player in players}) == 1:
+        shared = _joined([{(sample.scenario, sample.index): sample for sample in p.samples} for p in players])
+        if shared:
+            return shared
+    return _joined([_by_conditions(player.samples) for player in players])
 
 
-def pairs_across(first: Iterable[Sample], second: Iterable[Sample]) -> list[Pair]:
-    """Pairs of episodes under equal conditions. Where one policy has several such, the first goes with the first."""
-    others: dict[Conditions, deque[Sample]] = defaultdict(deque)
-    for sample in second:
-        others[sample.conditions].append(sample)
-    return [(sample, others[sample.conditions].popleft()) for sample in first if others[sample.conditions]]
-
-
-def distinct_pairs(pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs without those of which both episodes are copies of an earlier pair's."""
-    kept: dict[tuple[bytes, bytes], Pair] = {}
-    for first, second in pairs:
-        kept.setdefault((first.copy_key, second.copy_key), (first, second))
+def distinct_blocks(blocks: Iterable[Block]) -> list[Block]:
+    """The blocks without those of which all episodes are copies of an earlier block's."""
+    kept: dict[tuple[bytes, ...], Block] = {}
+    for block in blocks:
+        kept.setdefault(tuple(sample.copy_key for sample in block), block)
     return list(kept.values())
+
+
+def by_mission(blocks: Iterable[Block]) -> dict[str, list[Block]]:
+    """Blocks by their mission, in alphabetical order, each mission's in an order that does not depend on theirs."""
+    found: dict[str, list[Block]] = defaultdict(list)
+    for block in blocks:
+        found[block[0].conditions.mission].append(block)
+    return {mission: sorted(found[mission], key=_rank) for mission in sorted(found)}
+
+
+def _rank(block: Block) -> tuple[int, list[float], tuple[float, ...]]:
+    values = tuple(sample.value for sample in block)
+    return block[0].conditions.seed, sorted(values), values
+
+
+def _by_conditions(samples: Iterable[Sample]) -> dict[tuple[Conditions, int], Sample]:
+    seen: Counter[Conditions] = Counter()
+    found = {}
+    for sample in samples:
+        found[sample.conditions, seen[sample.conditions]] = sample
+        seen[sample.conditions] += 1
+    return found
+
+
+def _joined[K](players: Sequence[dict[K, Sample]]) -> list[Block]:
+    return [tuple(player[key] for player in players) for key in players[0] if all(key in player for player in players)]

@@ -16,19 +16,9 @@ from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceServicer
 from daf_statistics import convert, metric_messages, store
-from daf_statistics.comparison import Comparison, Verdict, compare
 from daf_statistics.curves import MAX_POINTS, Curve, curve, default_metrics
 from daf_statistics.metrics import thinned
-from daf_statistics.samples import (
-    KnownStatistics,
-    Samples,
-    UnknownMetricError,
-    distinct_pairs,
-    find_source,
-    pairs_across,
-    pairs_within,
-    read_samples,
-)
+from daf_statistics.samples import KnownStatistics, Samples, UnknownMetricError, find_source, read_samples
 from daf_statistics.summary import evaluation_digest, is_loaded, summarize
 
 log = logging.getLogger(__name__)
@@ -97,14 +87,6 @@ class StatisticsServicer(StatisticsServiceServicer):
             return _summarize(samples)
         return await asyncio.to_thread(_summarize, samples)
 
-    async def ComparePolicies(self, request: pb.ComparePoliciesRequest, context: Call) -> pb.ComparePoliciesResponse:
-        confidence = convert.check_comparison(request)
-        metric = convert.metric_name(request.metric)
-        first = await self._samples(request.first.evaluation, metric)
-        same = request.second.evaluation == request.first.evaluation
-        second = first if same else await self._samples(request.second.evaluation, metric)
-        return await asyncio.to_thread(_compare, request, metric, confidence, first, second)
-
     async def DeleteNumbers(self, request: pb.DeleteNumbersRequest, context: Call) -> pb.DeleteNumbersResponse:
         await self._store.run(store.delete_numbers, convert.source_name(request.name, "name"))
         return pb.DeleteNumbersResponse()
@@ -118,7 +100,7 @@ class StatisticsServicer(StatisticsServiceServicer):
             else:
                 samples = read_samples(few, metric, find_source(few, metric, self._known))
         except UnknownMetricError as error:
-            raise convert.unknown_metric(error) from None
+            raise convert.unknown_metric(error, "metric.name") from None
         if not samples.digests:
             raise NotFound(f"no episodes of {evaluation} are recorded")
         return samples
@@ -183,28 +165,9 @@ def _page_of_episodes(
 def _summarize(samples: Samples) -> pb.SummarizeEvaluationResponse:
     return pb.SummarizeEvaluationResponse(
         policies=[
-            convert.summary_message(policy, summarize(of_policy), samples.forfeits[policy])
+            convert.summary_message(policy, summarize(of_policy), samples.forfeits[policy].total())
             for policy, of_policy in sorted(samples.by_policy.items())
         ],
         digest=evaluation_digest(samples.digests),
         episodes=len(samples.digests),
     )
-
-
-def _compare(
-    request: pb.ComparePoliciesRequest, metric: str, confidence: float, first: Samples, second: Samples
-) -> pb.ComparePoliciesResponse:
-    mine = first.by_policy.get(request.first.policy, [])
-    theirs = second.by_policy.get(request.second.policy, [])
-    for side, samples in ((request.first, mine), (request.second, theirs)):
-        if not samples:
-            sentence = f"Policy {side.policy} has no episode of {side.evaluation} that counts."
-            return convert.comparison_message(Comparison(Verdict.INVALID, sentence, 0), copies=0)
-    pairs = pairs_within(mine, theirs) if first is second else []
-    pairs = pairs or pairs_across(mine, theirs)
-    if not pairs:
-        sentence = "No episode of the one has the mission, seed, steps and seats of an episode of the other."
-        return convert.comparison_message(Comparison(Verdict.INVALID, sentence, 0), copies=0)
-    counted = distinct_pairs(pairs)
-    outcome = compare(metric, [a.value for a, _ in counted], [b.value for _, b in counted], confidence)
-    return convert.comparison_message(outcome, copies=len(pairs) - len(counted))

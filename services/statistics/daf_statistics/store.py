@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from google.protobuf.message import Message
 from sqlalchemy.dialects import postgresql, sqlite
 
+from daf_common import names, requests
+from daf_common.errors import AlreadyExists
 from daf_common.store import Transaction
+from daf_protos.statistics.v1.comparison_pb2 import Comparison
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_statistics.metrics import Point
 from daf_statistics.samples import KnownStatistics, Samples, find_source, read_samples
@@ -41,6 +46,16 @@ EPISODES = sa.Table(
     sa.Column("message", sa.LargeBinary, nullable=False),
 )
 """One row an episode, by its index in the scenario; `message` is the serialized `Episode`."""
+
+COMPARISONS = sa.Table(
+    "comparisons",
+    TABLES,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(40), nullable=False, unique=True),
+    sa.Column("create_time", sa.DateTime(timezone=True), nullable=False),
+    sa.Column("message", sa.LargeBinary, nullable=False),
+)
+"""One row a comparison; `message` is the serialized `Comparison`. They never change."""
 
 _INSERTS: dict[tuple[str, str], sa.Executable] = {
     (dialect.__name__.rpartition(".")[2], table.name): dialect.insert(table)
@@ -150,6 +165,63 @@ def samples(tx: Transaction, evaluation: str, metric: str, known: KnownStatistic
     """
     source = find_source(episodes(tx, evaluation), metric, known)
     return read_samples(episodes(tx, evaluation), metric, source)
+
+
+def samples_of_several(
+    tx: Transaction, evaluations: Sequence[str], metric: str, known: KnownStatistics
+) -> dict[str, Samples]:
+    """The samples of a metric, which means the same in all of some evaluations, by evaluation.
+
+    Raises:
+        UnknownMetricError: the name is not known and no episode of any has it.
+    """
+    everything = (episode for evaluation in evaluations for episode in episodes(tx, evaluation))
+    source = find_source(everything, metric, known)
+    return {evaluation: read_samples(episodes(tx, evaluation), metric, source) for evaluation in evaluations}
+
+
+def add_comparison(
+    tx: Transaction, method: str, request_id: str, request: Message, comparison: Comparison, now: datetime
+) -> Comparison:
+    """Keeps a comparison, which has its name, unless the request has made one before; returns the one that is kept.
+
+    Raises:
+        AlreadyExists: its name is taken, or the request id by another request.
+    """
+
+    def create() -> str:
+        (id,) = names.COMPARISON.parse(comparison.name)
+        if tx.execute(sa.select(COMPARISONS.c.id).where(COMPARISONS.c.id == id)).first():
+            raise AlreadyExists(f"{comparison.name} exists already: choose another id")
+        row = {"id": id, "create_time": now, "message": comparison.SerializeToString()}
+        tx.execute(sa.insert(COMPARISONS), row)
+        return comparison.name
+
+    kept = requests.once(tx, method, request_id, request, now, create)
+    return find_comparison(tx, kept) or comparison  # it may have been deleted since
+
+
+def find_comparison(tx: Transaction, name: str) -> Comparison | None:
+    """The comparison of this name."""
+    (id,) = names.COMPARISON.parse(name)
+    message = tx.execute(sa.select(COMPARISONS.c.message).where(COMPARISONS.c.id == id)).scalar()
+    return None if message is None else Comparison.FromString(message)
+
+
+def page_of_comparisons(tx: Transaction, before: int | None, limit: int) -> Iterator[tuple[int, bytes]]:
+    """Number and message of comparisons, newest first, from below a number."""
+    query = sa.select(COMPARISONS.c.number, COMPARISONS.c.message)
+    if before is not None:
+        query = query.where(COMPARISONS.c.number < before)
+    query = query.order_by(COMPARISONS.c.number.desc()).limit(limit)
+    for row in tx.execute(query.execution_options(yield_per=_STREAMED_ROWS)):
+        yield row.number, row.message
+
+
+def delete_comparison(tx: Transaction, name: str) -> bool:
+    """Deletes a comparison; returns whether there was one."""
+    (id,) = names.COMPARISON.parse(name)
+    return tx.execute(sa.delete(COMPARISONS).where(COMPARISONS.c.id == id)).rowcount > 0
 
 
 def delete_numbers(tx: Transaction, name: str) -> None:

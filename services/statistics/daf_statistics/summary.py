@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from daf_statistics.samples import Sample, distinct
+from daf_statistics.spread import standard_error, t_quantile
 
 CONFIDENCE = 0.95
 
@@ -43,27 +44,9 @@ def summarize(samples: Sequence[Sample]) -> Summary:
     error = standard_error(independent)
     interval = None
     if mean is not None and error:
-        margin = error * t_quantile(len(independent) - 1, CONFIDENCE)
+        margin = error * t_quantile(len(independent) - 1, (1 + CONFIDENCE) / 2)
         interval = (mean - margin, mean + margin)
     return Summary(mean, error, interval, len(values) - len(independent), values)
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Standard error of the mean of independent values; None below two."""
-    count = len(values)
-    if count < 2:
-        return None
-    if min(values) == max(values):
-        return 0.0  # exactly, whatever rounding would make of it
-    mean = math.fsum(values) / count
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
-
-
-def t_quantile(degrees_of_freedom: int, confidence: float) -> float:
-    """Half-width, in standard errors, of Student's two-sided interval."""
-    from scipy.special import stdtrit  # heavy, so imported at first use
-
-    return float(stdtrit(degrees_of_freedom, (1 + confidence) / 2))
 
 
 def evaluation_digest(digests: Iterable[tuple[int, int, str]]) -> str:

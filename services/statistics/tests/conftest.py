@@ -11,10 +11,12 @@ import pytest
 from daf_common.server import create_server
 from daf_common.service import Context
 from daf_common.settings import ServiceSettings
+from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServiceStub
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_statistics.main import Statistics, build
 
 if TYPE_CHECKING:
+    from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServiceAsyncStub
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
 
 
@@ -41,3 +43,8 @@ async def service(context: Context) -> AsyncIterator[Statistics]:
 @pytest.fixture
 def stub(service: Statistics, context: Context) -> StatisticsServiceAsyncStub:
     return StatisticsServiceStub(context.peer("statistics"))
+
+
+@pytest.fixture
+def comparisons(service: Statistics, context: Context) -> ComparisonServiceAsyncStub:
+    return ComparisonServiceStub(context.peer("statistics"))

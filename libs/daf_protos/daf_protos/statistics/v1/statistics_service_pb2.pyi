@@ -9,7 +9,6 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,46 +19,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _Verdict:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
-    """Not known to this client."""
-    VERDICT_FIRST_BETTER: _Verdict.ValueType  # 1
-    """The first is better: its values are higher."""
-    VERDICT_SECOND_BETTER: _Verdict.ValueType  # 2
-    """The second is better: its values are higher."""
-    VERDICT_EQUIVALENT: _Verdict.ValueType  # 3
-    """They differ by less than the margin."""
-    VERDICT_UNDECIDED: _Verdict.ValueType  # 4
-    """The episodes do not decide it."""
-    VERDICT_DEGENERATE: _Verdict.ValueType  # 5
-    """The metric does not vary."""
-    VERDICT_INVALID: _Verdict.ValueType  # 6
-    """The episodes cannot be compared."""
-
-class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
-    """What a comparison comes to."""
-
-VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
-"""Not known to this client."""
-VERDICT_FIRST_BETTER: Verdict.ValueType  # 1
-"""The first is better: its values are higher."""
-VERDICT_SECOND_BETTER: Verdict.ValueType  # 2
-"""The second is better: its values are higher."""
-VERDICT_EQUIVALENT: Verdict.ValueType  # 3
-"""They differ by less than the margin."""
-VERDICT_UNDECIDED: Verdict.ValueType  # 4
-"""The episodes do not decide it."""
-VERDICT_DEGENERATE: Verdict.ValueType  # 5
-"""The metric does not vary."""
-VERDICT_INVALID: Verdict.ValueType  # 6
-"""The episodes cannot be compared."""
-Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
 class MetricPoint(_message.Message):
@@ -647,149 +606,6 @@ class SummarizeEvaluationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SummarizeEvaluationResponse: _TypeAlias = SummarizeEvaluationResponse  # noqa: Y015
-
-@_typing.final
-class PolicyEpisodes(_message.Message):
-    """Names the episodes of one policy."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EVALUATION_FIELD_NUMBER: _builtins.int
-    POLICY_FIELD_NUMBER: _builtins.int
-    evaluation: _builtins.str
-    """Resource name of the evaluation."""
-    policy: _builtins.int
-    """Number of the policy in it."""
-    def __init__(
-        self,
-        *,
-        evaluation: _builtins.str = ...,
-        policy: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "policy", b"policy"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PolicyEpisodes: _TypeAlias = PolicyEpisodes  # noqa: Y015
-
-@_typing.final
-class ComparePoliciesRequest(_message.Message):
-    """Asks for a comparison, paired by mission, seed and seats."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FIRST_FIELD_NUMBER: _builtins.int
-    SECOND_FIELD_NUMBER: _builtins.int
-    METRIC_FIELD_NUMBER: _builtins.int
-    CONFIDENCE_FIELD_NUMBER: _builtins.int
-    confidence: _builtins.float
-    """Confidence level of the interval; 0 means 0.95."""
-    @_builtins.property
-    def first(self) -> Global___PolicyEpisodes:
-        """One policy."""
-
-    @_builtins.property
-    def second(self) -> Global___PolicyEpisodes:
-        """The other."""
-
-    @_builtins.property
-    def metric(self) -> Global___Metric:
-        """What to compare."""
-
-    def __init__(
-        self,
-        *,
-        first: Global___PolicyEpisodes | None = ...,
-        second: Global___PolicyEpisodes | None = ...,
-        metric: Global___Metric | None = ...,
-        confidence: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "metric", b"metric", "second", b"second"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "first", b"first", "metric", b"metric", "second", b"second"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ComparePoliciesRequest: _TypeAlias = ComparePoliciesRequest  # noqa: Y015
-
-@_typing.final
-class ComparePoliciesResponse(_message.Message):
-    """A comparison."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VERDICT_FIELD_NUMBER: _builtins.int
-    SENTENCE_FIELD_NUMBER: _builtins.int
-    PAIRS_FIELD_NUMBER: _builtins.int
-    DIFFERENCE_FIELD_NUMBER: _builtins.int
-    INTERVAL_LOW_FIELD_NUMBER: _builtins.int
-    INTERVAL_HIGH_FIELD_NUMBER: _builtins.int
-    P_VALUE_FIELD_NUMBER: _builtins.int
-    METHOD_FIELD_NUMBER: _builtins.int
-    COPIES_FIELD_NUMBER: _builtins.int
-    CORRELATION_FIELD_NUMBER: _builtins.int
-    verdict: Global___Verdict.ValueType
-    """What it comes to."""
-    sentence: _builtins.str
-    """The verdict as a sentence."""
-    pairs: _builtins.int
-    """Pairs of episodes that count; copies of an episode never count twice."""
-    difference: _builtins.float
-    """Mean of the differences, first minus second."""
-    interval_low: _builtins.float
-    """Ends of the interval of the mean difference; unset where none can be computed."""
-    interval_high: _builtins.float
-    """See `interval_low`."""
-    p_value: _builtins.float
-    """Two-sided p-value of the paired sign-flip permutation test."""
-    method: _builtins.str
-    """How the interval was computed."""
-    copies: _builtins.int
-    """Pairs that were left out as copies of others."""
-    correlation: _builtins.float
-    """Correlation of the two policies' values over the pairs: what the pairing bought; unset where one does not vary."""
-    def __init__(
-        self,
-        *,
-        verdict: Global___Verdict.ValueType = ...,
-        sentence: _builtins.str = ...,
-        pairs: _builtins.int = ...,
-        difference: _builtins.float | None = ...,
-        interval_low: _builtins.float | None = ...,
-        interval_high: _builtins.float | None = ...,
-        p_value: _builtins.float | None = ...,
-        method: _builtins.str = ...,
-        copies: _builtins.int = ...,
-        correlation: _builtins.float | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_correlation", b"_correlation", "_difference", b"_difference", "_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_p_value", b"_p_value", "correlation", b"correlation", "difference", b"difference", "interval_high", b"interval_high", "interval_low", b"interval_low", "p_value", b"p_value"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_correlation", b"_correlation", "_difference", b"_difference", "_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_p_value", b"_p_value", "copies", b"copies", "correlation", b"correlation", "difference", b"difference", "interval_high", b"interval_high", "interval_low", b"interval_low", "method", b"method", "p_value", b"p_value", "pairs", b"pairs", "sentence", b"sentence", "verdict", b"verdict"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__correlation: _TypeAlias = _typing.Literal["correlation"]  # noqa: Y015
-    _WhichOneofArgType__correlation: _TypeAlias = _typing.Literal["_correlation", b"_correlation"]  # noqa: Y015
-    _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
-    _WhichOneofArgType__difference: _TypeAlias = _typing.Literal["_difference", b"_difference"]  # noqa: Y015
-    _WhichOneofReturnType__interval_high: _TypeAlias = _typing.Literal["interval_high"]  # noqa: Y015
-    _WhichOneofArgType__interval_high: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high"]  # noqa: Y015
-    _WhichOneofReturnType__interval_low: _TypeAlias = _typing.Literal["interval_low"]  # noqa: Y015
-    _WhichOneofArgType__interval_low: _TypeAlias = _typing.Literal["_interval_low", b"_interval_low"]  # noqa: Y015
-    _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
-    _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__correlation) -> _WhichOneofReturnType__correlation | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_high) -> _WhichOneofReturnType__interval_high | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_low) -> _WhichOneofReturnType__interval_low | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_value) -> _WhichOneofReturnType__p_value | None: ...
-
-Global___ComparePoliciesResponse: _TypeAlias = ComparePoliciesResponse  # noqa: Y015
 
 @_typing.final
 class DeleteNumbersRequest(_message.Message):

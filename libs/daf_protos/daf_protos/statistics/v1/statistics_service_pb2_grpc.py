@@ -70,11 +70,6 @@ class StatisticsServiceStub:
                 request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationRequest.SerializeToString,
                 response_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationResponse.FromString,
                 _registered_method=True)
-        self.ComparePolicies = channel.unary_unary(
-                '/daf.statistics.v1.StatisticsService/ComparePolicies',
-                request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ComparePoliciesRequest.SerializeToString,
-                response_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ComparePoliciesResponse.FromString,
-                _registered_method=True)
         self.DeleteNumbers = channel.unary_unary(
                 '/daf.statistics.v1.StatisticsService/DeleteNumbers',
                 request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.DeleteNumbersRequest.SerializeToString,
@@ -135,13 +130,6 @@ class StatisticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ComparePolicies(self, request, context):
-        """Compares two policies on the same seeds.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def DeleteNumbers(self, request, context):
         """Deletes all numbers of a source or an evaluation.
         """
@@ -186,11 +174,6 @@ def add_StatisticsServiceServicer_to_server(servicer, server):
                     servicer.SummarizeEvaluation,
                     request_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationRequest.FromString,
                     response_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationResponse.SerializeToString,
-            ),
-            'ComparePolicies': grpc.unary_unary_rpc_method_handler(
-                    servicer.ComparePolicies,
-                    request_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ComparePoliciesRequest.FromString,
-                    response_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ComparePoliciesResponse.SerializeToString,
             ),
             'DeleteNumbers': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteNumbers,
@@ -388,33 +371,6 @@ class StatisticsService:
             '/daf.statistics.v1.StatisticsService/SummarizeEvaluation',
             daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationRequest.SerializeToString,
             daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ComparePolicies(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/daf.statistics.v1.StatisticsService/ComparePolicies',
-            daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ComparePoliciesRequest.SerializeToString,
-            daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ComparePoliciesResponse.FromString,
             options,
             channel_credentials,
             insecure,

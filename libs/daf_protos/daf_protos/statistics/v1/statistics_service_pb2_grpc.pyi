@@ -47,8 +47,6 @@ class StatisticsServiceStub:
     """Lists the episodes of an evaluation, by scenario and index."""
     SummarizeEvaluation: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.SummarizeEvaluationRequest, _statistics_service_pb2.SummarizeEvaluationResponse]
     """Summarizes one metric of an evaluation, policy by policy."""
-    ComparePolicies: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.ComparePoliciesRequest, _statistics_service_pb2.ComparePoliciesResponse]
-    """Compares two policies on the same seeds."""
     DeleteNumbers: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.DeleteNumbersRequest, _statistics_service_pb2.DeleteNumbersResponse]
     """Deletes all numbers of a source or an evaluation."""
 
@@ -71,8 +69,6 @@ class StatisticsServiceAsyncStub(StatisticsServiceStub):
     """Lists the episodes of an evaluation, by scenario and index."""
     SummarizeEvaluation: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.SummarizeEvaluationRequest, _statistics_service_pb2.SummarizeEvaluationResponse]  # type: ignore[assignment]
     """Summarizes one metric of an evaluation, policy by policy."""
-    ComparePolicies: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.ComparePoliciesRequest, _statistics_service_pb2.ComparePoliciesResponse]  # type: ignore[assignment]
-    """Compares two policies on the same seeds."""
     DeleteNumbers: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.DeleteNumbersRequest, _statistics_service_pb2.DeleteNumbersResponse]  # type: ignore[assignment]
     """Deletes all numbers of a source or an evaluation."""
 
@@ -134,14 +130,6 @@ class StatisticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statistics_service_pb2.SummarizeEvaluationResponse, _abc.Awaitable[_statistics_service_pb2.SummarizeEvaluationResponse]]:
         """Summarizes one metric of an evaluation, policy by policy."""
-
-    @_abc_1.abstractmethod
-    def ComparePolicies(
-        self,
-        request: _statistics_service_pb2.ComparePoliciesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_statistics_service_pb2.ComparePoliciesResponse, _abc.Awaitable[_statistics_service_pb2.ComparePoliciesResponse]]:
-        """Compares two policies on the same seeds."""
 
     @_abc_1.abstractmethod
     def DeleteNumbers(
