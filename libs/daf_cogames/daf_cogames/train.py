@@ -8,14 +8,13 @@ several that train the same weights, each on environments of its own.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
 import functools
 import io
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
@@ -26,23 +25,24 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.submission import POLICY_SPEC_FILENAME, SubmissionPolicySpec
 from rich.console import Console
 
-from daf_cogames.checkpoints import SavedCheckpoint, load_weights, put_weights
+from daf_cogames.checkpoints import SavedCheckpoint, load_weights, nonfinite_tensors, put_weights
 from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.cores import largest_divisor, usable_cores
-from daf_cogames.missions import Mission, build_mission
-from daf_cogames.parameter_table import DEFAULT_MINIBATCH_SIZE, Value
-from daf_cogames.params import Problem, check_trainer_parameters
+from daf_cogames.missions import build_mission
+from daf_cogames.parameter_table import DEFAULT_MINIBATCH_SIZE
+from daf_cogames.params import Problem
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
-from daf_cogames.resume import ResumePoint
 from daf_cogames.rotation import RotatingEnvironments, check_interchangeable
-from daf_cogames.seeding import MAX_SEED, rank_seed, seed_generators
+from daf_cogames.seeding import rank_seed, seed_generators
 from daf_cogames.trainer import RUN_ID, Run, Trainer
-from daf_cogames.world import World
+from daf_cogames.training_plan import PlanError, TrainingPlan, check_plan, check_unchanged, fixed_settings
 
 if TYPE_CHECKING:
     from mettagrid import MettaGridConfig
     from mettagrid.policy.policy import MultiAgentPolicy, PolicySpec
+
+__all__ = ["Ending", "Outcome", "PlanError", "TrainingPlan", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,39 +51,6 @@ class Ending(enum.Enum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     DIVERGED = "diverged"
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What to train. Two runs of an equal plan on equal machines end with the same weights, to the bit.
-
-    missions: environment i plays the mission i modulo their number, counted through all ranks; policy: its `weights`
-    are where training starts; agent_steps: of all agents of all environments of all ranks, rounded up to whole updates;
-    num_envs: of each rank; trainer: parameters of the trainer, by their name without `trainer.`; directory: where
-    `checkpoints/` goes; device: as cogames resolves it, on CUDA each rank takes the GPU of its number on this machine;
-    cpus: processes for the environments of a rank on CUDA, on a CPU they share the rank's own; num_threads: of torch,
-    part of what makes a run repeatable; world: which rank this is; attempt: from 1, a resumed run plays other maps in
-    each; resume: where to go on from, rank 0's counts; checkpoint_agent_steps: between two checkpoints, rounded up to
-    whole updates, None for none but the last; progress_interval_s: the shortest time between two reports of progress;
-    peer_timeout_s: how long a rank waits for the others before it gives them up.
-    """
-
-    missions: tuple[Mission, ...]
-    policy: PolicySource
-    agent_steps: int
-    num_envs: int
-    seed: int
-    directory: Path
-    trainer: Mapping[str, Value] = field(default_factory=dict)
-    device: str = "auto"
-    cpus: int = 1
-    num_threads: int = 1
-    world: World = field(default_factory=World)
-    attempt: int = 1
-    resume: ResumePoint | None = None
-    checkpoint_agent_steps: int | None = None
-    progress_interval_s: float = 0.5
-    peer_timeout_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -98,14 +65,6 @@ class Outcome:
     agent_steps: int
     checkpoint: SavedCheckpoint | None
     configuration: EffectiveConfiguration
-
-
-class PlanError(ValueError):
-    """A plan that cannot be trained; `problems` name its fields, or the full names of parameters."""
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__("; ".join(f"{problem.name}: {problem.message}" for problem in problems))
-        self.problems = problems
 
 
 def train(
@@ -129,16 +88,16 @@ def train(
     where another rank has gone. Seeds the global random generators and sets the number of torch's threads: the process
     is meant to do nothing else.
     """
-    _check(plan)
+    check_plan(plan)
     configs = [build_mission(mission) for mission in plan.missions]
     check_interchangeable(plan.missions, configs)
     device = _device(plan)
     torch.set_num_threads(plan.num_threads)
     with plan.world.connected(device, plan.peer_timeout_s):
         resume = plan.world.broadcast(plan.resume)
-        fixed = _fixed(plan)
+        fixed = fixed_settings(plan)
         if resume is not None:
-            _check_unchanged(fixed, resume.settings)
+            check_unchanged(fixed, resume.settings)
         # A run that starts afresh has learned from no map yet, and is the same in every attempt.
         seed = rank_seed(plan.seed, plan.world.rank, plan.attempt if resume is not None else 1)
         run = Run(
@@ -194,66 +153,6 @@ def _run_cogames(plan: TrainingPlan, run: Run, configs: list[MettaGridConfig]) -
     _make_readable(plan.directory / RUN_ID / POLICY_SPEC_FILENAME)
 
 
-def _check(plan: TrainingPlan) -> None:
-    problems = check_trainer_parameters({f"trainer.{name}": value for name, value in plan.trainer.items()})
-    if not plan.missions:
-        problems.append(Problem("missions", "must not be empty"))
-    if plan.num_envs < 1 or plan.num_envs * plan.world.size < len(plan.missions):
-        message = f"must be at least 1, and on all ranks together the number of missions, not {plan.num_envs}"
-        problems.append(Problem("num_envs", message))
-    if not 0 <= plan.seed <= MAX_SEED:
-        problems.append(Problem("seed", f"must be between 0 and {MAX_SEED}, not {plan.seed}"))
-    at_least_1 = {
-        "agent_steps": plan.agent_steps,
-        "cpus": plan.cpus,
-        "attempt": plan.attempt,
-        "checkpoint_agent_steps": plan.checkpoint_agent_steps,
-    }
-    problems.extend(
-        Problem(name, f"must be at least 1, not {value}")
-        for name, value in at_least_1.items()
-        if value is not None and value < 1
-    )
-    if problems:
-        raise PlanError(*problems)
-
-
-def _fixed(plan: TrainingPlan) -> dict[str, Value]:
-    """What must be the same when a run is resumed; `workers`, `agent_steps` and machines may differ."""
-    return {
-        "policy": plan.policy.class_path,
-        **{f"policy.{name}": _text(value) for name, value in plan.policy.arguments.items()},
-        **{f"missions[{index}]": _described(mission) for index, mission in enumerate(plan.missions)},
-        "num_envs": plan.num_envs,
-        "seed": plan.seed,
-        **{f"trainer.{name}": value for name, value in plan.trainer.items()},
-    }
-
-
-def _described(mission: Mission) -> str:
-    """A mission with all that changes it; not the paths, which are private to an attempt."""
-    values = dataclasses.asdict(mission)
-    name = values.pop("name")
-    changes = [
-        f"{key}={value}" for key, value in values.items() if value not in (None, ()) and not isinstance(value, Path)
-    ]
-    return " ".join([name, *changes])
-
-
-def _text(value: object) -> Value:
-    return value if isinstance(value, bool | int | float | str) else repr(value)
-
-
-def _check_unchanged(settings: Mapping[str, Value], saved: Mapping[str, Value]) -> None:
-    problems = [
-        Problem(name, f"is {settings.get(name)!r}, and {saved.get(name)!r} in the checkpoint to go on from")
-        for name in sorted({*settings, *saved})
-        if settings.get(name) != saved.get(name)
-    ]
-    if problems:
-        raise PlanError(*problems)
-
-
 def _device(plan: TrainingPlan) -> torch.device:
     said = io.StringIO()
     device = resolve_training_device(Console(file=said), plan.device)
@@ -279,6 +178,11 @@ def _make_policy(source: PolicySource, run: Run, environment: PolicyEnvInterface
         put_weights(run.resume.weights, network, "the checkpoint to go on from")
     elif source.weights is not None:
         load_weights(source.weights, network)
+    elif broken := nonfinite_tensors(network.state_dict()):
+        message = (
+            f"{spec.class_path} has values that are not finite in {', '.join(broken)}: no weights, so not to be saved"
+        )
+        raise PolicyError("class_path", f"{message} (register such buffers with persistent=False)")
     is_recurrent = getattr(policy, "is_recurrent", None)
     run.recurrent = None if is_recurrent is None else bool(is_recurrent())
     return policy

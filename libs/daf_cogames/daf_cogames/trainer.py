@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 from daf_cogames.checkpoints import SavedCheckpoint, nonfinite_tensors, random_state, restore_random_state, save
 from daf_cogames.cogames_trainer import pufferl
 from daf_cogames.metrics import MetricsWindow
-from daf_cogames.parameter_table import DEFAULT_BPTT_HORIZON, DEFAULT_MINIBATCH_SIZE, TRAINER_PARAMETERS, Value
+from daf_cogames.parameter_table import TRAINER_PARAMETERS, Value
 from daf_cogames.policies import PolicyError
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
+from daf_cogames.pufferl_config import configure, notes_on
 from daf_cogames.resume import ResumePoint, restore_optimizer
 from daf_cogames.seeding import seed_generators
 from daf_cogames.usage import UsageMeter
@@ -80,7 +81,7 @@ class Trainer(pufferl.PuffeRL):
         self.stopped_for: StopReason | None = None
         self.diverged = False
         self.checkpoint: SavedCheckpoint | None = None
-        _configure(config, run, agents=vecenv.num_agents)
+        configure(config, run, agents=vecenv.num_agents)
         super().__init__(config, vecenv, policy, _Logger())
         # A thread that feeds only the dashboard, and that keeps the process alive for ever after an exception.
         self.utilization.stop()
@@ -230,7 +231,7 @@ class Trainer(pufferl.PuffeRL):
             agent_steps=self.config["total_timesteps"],
             checkpoint_agent_steps=None if interval == math.inf else interval * self._update_steps,
             policy_parameters=self.model_size,
-            notes=_notes(self._run, self.config, self.total_minibatches),
+            notes=notes_on(self._run, self.config, self.total_minibatches),
         )
 
     def _report(self) -> None:
@@ -310,45 +311,3 @@ class _Logger:
     """What PuffeRL asks of a logger: here it only names the directory of the checkpoints."""
 
     run_id = RUN_ID
-
-
-def _configure(config: dict[str, Any], run: Run, agents: int) -> None:
-    """Put a run's settings into the config that cogames made, and what follows from them.
-
-    cogames has a horizon of 1 for policies without memory, for which PuffeRL computes no advantage at all, so that they
-    learn nothing; it fits the minibatch to that horizon; it takes a policy for recurrent if its class path says "rnn";
-    and where agent_steps are not whole updates, the last update comes after the learning rate has reached 0.
-    """
-    if run.recurrent is not None:
-        config["use_rnn"] = run.recurrent
-    config.update(bptt_horizon=DEFAULT_BPTT_HORIZON, minibatch_size=DEFAULT_MINIBATCH_SIZE)
-    config.update(run.settings)
-    horizon = config["bptt_horizon"]
-    batch = agents * horizon
-    minibatch = min(config["minibatch_size"], batch)
-    config["minibatch_size"] = max(horizon, minibatch - minibatch % horizon)
-
-    update_steps = batch * run.world.size
-    done = run.resume.agent_steps if run.resume is not None else 0
-    updates = math.ceil(max(0, run.agent_steps - done) / update_steps)
-    config["total_timesteps"] = done + updates * update_steps
-    wanted = run.checkpoint_agent_steps
-    config["checkpoint_interval"] = math.inf if wanted is None else math.ceil(wanted / update_steps)
-
-
-def _notes(run: Run, config: Mapping[str, Any], gradient_steps: int) -> tuple[str, ...]:
-    notes = []
-    for name in ("clip_coef", "vf_clip_coef"):
-        if name in run.settings and gradient_steps == 1:
-            notes.append(f"trainer.{name} has no effect: each update is one gradient step")
-    wanted = run.settings.get("minibatch_size", 0)
-    if config["minibatch_size"] < int(wanted):
-        notes.append(
-            f"trainer.minibatch_size is {config['minibatch_size']}, not {wanted}: a batch has no more agent steps"
-        )
-    if run.world.size > 1:
-        notes.append(
-            f"each gradient step learns from {run.world.size * config['minibatch_size']} agent steps: "
-            f"trainer.minibatch_size of each of the {run.world.size} workers"
-        )
-    return tuple(notes)

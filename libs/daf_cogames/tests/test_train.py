@@ -28,7 +28,7 @@ from daf_cogames.policies import PolicyError, PolicySource
 from daf_cogames.progress import StopReason
 from daf_cogames.train import Ending, PlanError
 from daf_cogames.world import World
-from libs.daf_cogames.tests.training_policies import Breaking, LstmFree, Memoryless, Raising, Recurrent, policy
+from libs.daf_cogames.tests.training_policies import Breaking, LstmFree, Masked, Memoryless, Raising, Recurrent, policy
 from libs.daf_cogames.tests.training_run import MISSION, UPDATE, Training, weights_of
 
 
@@ -270,6 +270,11 @@ def test_training_that_diverges_at_once_has_no_checkpoint(training):
     outcome = training.run(policy=policy(Breaking), trainer={"update_epochs": 4})
 
     assert (outcome.ending, outcome.update, outcome.checkpoint) == (Ending.DIVERGED, 1, None)
+
+
+def test_a_network_that_is_not_finite_from_the_start_is_not_said_to_diverge(training):
+    with pytest.raises(PolicyError, match=r"not finite in mask.*persistent=False"):
+        training.run(policy=policy(Masked))
 
 
 def test_an_error_leaves_no_thread_that_keeps_the_process_alive(training):

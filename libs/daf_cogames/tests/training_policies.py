@@ -73,6 +73,14 @@ class Breaking(Recurrent):
         )
 
 
+class Masked(Recurrent):
+    """Keeps a mask of infinities among its weights."""
+
+    def __init__(self, policy_env_info):
+        super().__init__(policy_env_info)
+        self.net.register_buffer("mask", torch.full((3,), -math.inf))
+
+
 class Raising(Recurrent):
     def __init__(self, policy_env_info):
         super().__init__(policy_env_info)
