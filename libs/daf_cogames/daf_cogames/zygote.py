@@ -38,6 +38,7 @@ from typing import Any, NoReturn
 PRELOADED = (
     "torch",
     "cogames.train",
+    "torch._dynamo",  # which making an optimizer imports, for a second
     "mettagrid.runner.rollout",
     "scipy.ndimage",  # which making a map imports
     "mettagrid.policy.loader:discover_and_register_policies",
