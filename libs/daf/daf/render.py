@@ -205,14 +205,14 @@ def print_result(result: SweepResult, console: Console | None = None) -> None:
 
 
 def print_where(result: SweepResult, mission: str, console: Console) -> None:
-    """Prints how to get at all of it again, and how to let the best play a mission."""
+    """Prints how to get at all of it again, and how to let the best play the mission that these options name."""
     identifier = result.name.partition("/")[2]
     rows = [("everything about the sweep", f"daf sweep get {identifier} --json")]
     if best := result.get_best_trial():
         rows.append(("what the best trial printed", f"daf logs {best.trial_id}"))
         if best.checkpoint:
             rows.append(("its weights", best.checkpoint))
-        rows.append(("play it again", f"daf evaluate -p {best.trial_id} -m {mission}"))
+        rows.append(("play it again", f"daf evaluate -p {best.trial_id} {mission}"))
     console.print()
     console.print(Text("Where the results are", style="bold"))
     width = max(len(what) for what, _ in rows)

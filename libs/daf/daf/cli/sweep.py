@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from daf.cli.job_display import mission_options
 from daf.cli.session import JsonFlag, notice, open_client, print_json, print_json_line, resource_name
 from daf.cli.sweep_display import show
 from daf.client import Client, all_pages
@@ -172,7 +173,7 @@ def _finish(view: SweepView, json: bool, output: Path | None) -> None:
 def _print_summary(view: SweepView, console: Console) -> None:
     result = sweep_result(view)
     print_result(result, console)
-    print_where(result, view.sweep.spec.training.missions[0].name, console)
+    print_where(result, mission_options(view.sweep.spec.training.missions[0]), console)
 
 
 def _print_view(view: SweepView) -> None:
