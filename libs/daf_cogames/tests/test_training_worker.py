@@ -21,7 +21,6 @@ import daf_statistics.main
 import daf_training.main
 from daf_cogames import training_reporter, training_worker
 from daf_cogames.checkpoints import SavedCheckpoint, StoredFile
-from daf_cogames.reports import Superseded
 from daf_cogames.training_reporter import Reporter
 from daf_cogames.transfer import upload
 from daf_common.archives import pack
@@ -363,7 +362,9 @@ async def test_a_checkpoint_that_got_lost_on_its_way_is_written_again(
     assert not weights.path.exists()
 
 
-async def test_a_worker_that_was_given_up_learns_so(idle_stack: tuple[Stack, Machines]) -> None:
+async def test_a_worker_that_was_given_up_is_told_to_stop_and_its_last_words_are_kept(
+    idle_stack: tuple[Stack, Machines],
+) -> None:
     stack, machines = idle_stack
     await stack.create("j")
     await until(lambda: _done("j-a1" in machines.environments))
@@ -373,14 +374,16 @@ async def test_a_worker_that_was_given_up_learns_so(idle_stack: tuple[Stack, Mac
     def report() -> None:
         with connect_blocking(stack.settings.listen) as channel:
             reporter = Reporter(TrainingWorkerServiceStub(channel), machines.attempt("j"), interval_seconds=0.05)
-            reporter.start()
             reporter.outbox.add_log("still here\n")
+            reporter.start()
             while not reporter.told_to_stop():
                 time.sleep(0.01)
+            reporter.finish(worker_pb.TrainingOutcome())
 
-    with pytest.raises(Superseded, match="has ended"):
-        await asyncio.wait_for(asyncio.to_thread(report), 20)
-    assert await stack.log("j") == ""
+    await asyncio.wait_for(asyncio.to_thread(report), 20)
+
+    assert (await stack.get("j")).state == TrainingJobState.TRAINING_JOB_STATE_FAILED
+    assert await stack.log("j") == "still here\n"
 
 
 async def _done(value: bool) -> bool:
