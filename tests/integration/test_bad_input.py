@@ -30,8 +30,8 @@ from daf_protos.deployment.v1.artifact_service_pb2 import UploadArtifactRequest
 from daf_protos.deployment.v1.deployment_service_pb2 import CreatePolicyVersionRequest
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2 import CreateSweepRequest, GetSweepRequest, ListSweepsRequest
+from daf_protos.statistics.v1.comparison_service_pb2 import ComparePoliciesRequest
 from daf_protos.statistics.v1.statistics_service_pb2 import (
-    ComparePoliciesRequest,
     RecordEpisodesRequest,
     RecordMetricsRequest,
     SummarizeEvaluationRequest,
@@ -245,10 +245,8 @@ EPISODE = {
 }
 SUMMARY = {"evaluation": "evaluations/none", "metric": {"name": "reward"}}
 COMPARISON = {
-    "first": {"evaluation": "evaluations/a", "policy": 0},
-    "second": {"evaluation": "evaluations/b", "policy": 0},
-    "metric": {"name": "reward"},
-    "confidence": 0.95,
+    "policies": [{"evaluation": "evaluations/a", "policy": 0}, {"evaluation": "evaluations/b", "policy": 0}],
+    "design": {"metric": "reward", "alpha": 0.05},
 }
 
 
@@ -272,7 +270,7 @@ def send(client: Client, request: Message) -> None:
         RecordMetricsRequest: client.statistics.RecordMetrics,
         RecordEpisodesRequest: client.statistics.RecordEpisodes,
         SummarizeEvaluationRequest: client.statistics.SummarizeEvaluation,
-        ComparePoliciesRequest: client.statistics.ComparePolicies,
+        ComparePoliciesRequest: client.comparison.ComparePolicies,
     }
     calls[type(request)](request)
 
@@ -395,10 +393,10 @@ CASES: list[tuple[type[Message], Mapping[str, Any], str, Any, str]] = [
     (RecordEpisodesRequest, {"episodes": [EPISODE]}, "episodes.0.index", -1, "episodes[0].index"),
     (RecordEpisodesRequest, {"episodes": [EPISODE]}, "episodes.0.steps", -1, "episodes[0].steps"),
     (SummarizeEvaluationRequest, SUMMARY, "evaluation", "a\0b", "evaluation"),
-    (ComparePoliciesRequest, COMPARISON, "confidence", "NaN", "confidence"),
-    (ComparePoliciesRequest, COMPARISON, "confidence", 1.5, "confidence"),
-    (ComparePoliciesRequest, COMPARISON, "first.evaluation", "nope", "first.evaluation"),
-    (ComparePoliciesRequest, COMPARISON, "first.policy", -1, "first.policy"),
+    (ComparePoliciesRequest, COMPARISON, "design.alpha", "NaN", "design.alpha"),
+    (ComparePoliciesRequest, COMPARISON, "design.alpha", 1.5, "design.alpha"),
+    (ComparePoliciesRequest, COMPARISON, "policies.0.evaluation", "nope", "policies[0].evaluation"),
+    (ComparePoliciesRequest, COMPARISON, "policies.0.policy", -1, "policies[0].policy"),
     (CreatePolicyVersionRequest, {"version": "1.0.0"}, "package_id", "Not An Id", "package_id"),
     (CreatePolicyVersionRequest, {"package_id": "p"}, "version", "one", "version"),
     (CreatePolicyVersionRequest, {"package_id": "p", "version": "1.0.0"}, "bundle.sha256", "abc", "bundle.sha256"),

@@ -8,7 +8,7 @@ import json
 import pickle
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +101,23 @@ def pack_config(config: object, name: str = "config") -> MissionConfig:
         file.write(content)
     Path(file.name).replace(path)
     return MissionConfig(mission=str(path))
+
+
+def given_mission(mission: object, index: int) -> object:
+    """A mission of a Python call as documents have it. Pairs of a name and a configuration are what CoGames' own
+    functions take.
+
+    Raises:
+        InvalidArgument: it is none; names it by its index.
+    """
+    match mission:
+        case str() | MissionConfig():
+            return mission
+        case Mapping():
+            return dict(mission)
+        case (str() as name, config):
+            return pack_config(config, name)
+    raise InvalidArgument.field(f"missions[{index}]", "is neither a name nor a mapping nor a pair of name and config")
 
 
 def expand(config: MissionConfig, known: Sequence[MissionInfo], field: str) -> Iterator[MissionConfig]:

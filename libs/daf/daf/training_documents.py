@@ -8,7 +8,7 @@ from typing import Any
 
 from daf.config import DAFTrainingConfig, TrainingSettings
 from daf.documents import Scalar
-from daf.missions import pack_config
+from daf.missions import given_mission, pack_config
 from daf.references import MissionConfig, is_weights_file
 from daf_common.errors import InvalidArgument
 
@@ -40,7 +40,7 @@ def training_document(
     """
     if env_cfg is not None and missions:
         raise InvalidArgument.field("env_cfg", "and missions exclude each other")
-    trained_on = [_mission(mission, index) for index, mission in enumerate(missions)]
+    trained_on = [given_mission(mission, index) for index, mission in enumerate(missions)]
     fields: dict[str, Any] = {
         "missions": trained_on if env_cfg is None else [pack_config(env_cfg)],
         "policy_class_path": policy,
@@ -74,18 +74,6 @@ def training_document(
             named = TrainingSettings(trainer={name: value}).trainer
             document.training.trainer = {**document.training.trainer, **named}
     return document
-
-
-def _mission(mission: object, index: int) -> object:
-    """A mission as documents have it. Pairs of a name and a configuration are what CoGames' own functions take."""
-    match mission:
-        case str() | MissionConfig():
-            return mission
-        case Mapping():
-            return dict(mission)
-        case (str() as name, config):
-            return pack_config(config, name)
-    raise InvalidArgument.field(f"missions[{index}]", "is neither a name nor a mapping nor a pair of name and config")
 
 
 def _start(text: str) -> str:

@@ -513,7 +513,7 @@ async def test_a_known_statistic_that_no_episode_has_is_zero_and_so_degenerate(
 ) -> None:
     await record_solo(stub, [1.0, 2.0], [0.0, 3.0])
 
-    (pair,) = (await compare(comparisons, 0, 1, metric="death")).pairs
+    (pair,) = (await compare(comparisons, 0, 1, metric="heart.lost")).pairs
 
     assert (pair.verdict, pair.difference) == (pb.VERDICT_DEGENERATE, 0.0)
-    assert "death does not vary" in pair.sentence
+    assert "heart.lost does not vary" in pair.sentence

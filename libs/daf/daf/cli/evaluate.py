@@ -86,7 +86,7 @@ def evaluate(
         evaluation = create_evaluation(client, config, name or new_id(config.name))
         summary, forfeits = SummarizeEvaluationResponse(), list[str]()
         if not detach:
-            evaluation = _follow(client, evaluation.name, quiet=json)
+            evaluation = follow(client, evaluation.name, quiet=json)
             if evaluation.done_episodes:
                 summary = summarize(client, evaluation.name, config.objective_metric)
             if any(policy.forfeits for policy in summary.policies):
@@ -106,7 +106,8 @@ def evaluate(
         raise typer.Exit(1)  # there is no score to go by
 
 
-def _follow(client: Client, name: str, quiet: bool) -> Evaluation:
+def follow(client: Client, name: str, quiet: bool) -> Evaluation:
+    """Follows an evaluation to its end, on the screen unless that is to be quiet; Ctrl-C leaves it running."""
     try:
         evaluations = follow_evaluation(client, name)
         return _last(evaluations) if quiet else show_evaluation(evaluations)

@@ -1,0 +1,158 @@
+"""`daf compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from daf.cli.evaluate import follow
+from daf.cli.options import absolute, absolute_path, document_with, missions
+from daf.cli.session import JsonFlag, notice, open_client, print_json
+from daf.client import Client
+from daf.comparison import ComparisonReport
+from daf.comparison_config import DAFComparisonConfig
+from daf.comparison_values import read_values
+from daf.comparisons import (
+    PolicyComparison,
+    baseline_number,
+    compare_values,
+    make_design,
+    plan_from_pilot,
+    read_comparison,
+)
+from daf.render_comparison import print_comparison, print_plan, write_csv
+from daf_common.errors import InvalidArgument
+from daf_protos.statistics.v1.comparison_pb2 import Comparison
+
+RESULTS = Path("daf_output") / "comparisons"
+
+
+def compare(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE]",
+            help="The comparison, as YAML or JSON; options replace its values. Or comparisons/NAME: print it again.",
+        ),
+    ] = "",
+    policy: Annotated[
+        list[str] | None,
+        typer.Option("--policy", "-p", help="Policy, as for daf evaluate; at least two."),
+    ] = None,
+    mission: Annotated[
+        list[str] | None,
+        typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated."),
+    ] = None,
+    mission_set: Annotated[
+        list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Compare values from elsewhere: columns policy, mission, seed, value."),
+    ] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of each mission for each policy: 20.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
+    metric: Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")] = "",
+    alpha: Annotated[
+        float | None, typer.Option(help="Accepted probability of a wrong decision, over all pairs together: 0.05.")
+    ] = None,
+    margin: Annotated[float | None, typer.Option(help="Differences smaller than this do not matter.")] = None,
+    family: Annotated[str, typer.Option(help="holm: for decisions; bh (Benjamini-Hochberg): for exploration.")] = "",
+    baseline: Annotated[str, typer.Option(help="Compare every policy with this one; otherwise all pairs.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a design that cannot reach its alpha.")] = False,
+    power: Annotated[
+        float | None, typer.Option(metavar="DIFFERENCE", help="Say how many episodes find such a difference.")
+    ] = None,
+    probability: Annotated[float, typer.Option(help="With which probability --power is to find it.")] = 0.8,
+    cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
+    code: Annotated[list[str] | None, typer.Option(help="Your own file or folder; may be repeated.")] = None,
+    requirements: Annotated[
+        str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="Id of the evaluation and the comparison; one is made otherwise.")] = "",
+    json: JsonFlag = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print one row a pair as CSV.")] = False,
+) -> None:
+    """Let policies play the same episodes, each alone, and say which is better: pairs, interval and verdict."""
+    if json and csv:
+        raise InvalidArgument.field("--csv", "and --json exclude each other")
+    quiet = json or csv
+    with open_client() as client:
+        if results is not None:
+            made = _of_values(client, results, metric, alpha, margin, family, baseline, strict, name)
+        elif file.startswith("comparisons/"):
+            made = read_comparison(client, file)
+        else:
+            document = Path(file) if file else None
+            config = document_with(
+                DAFComparisonConfig,
+                document,
+                {
+                    "policies": policy,
+                    "code": absolute(code),
+                    "requirements": absolute_path(requirements),
+                    "missions": missions(
+                        document,
+                        [*(mission or []), *(mission_set or [])],
+                        {"cogs": cogs, "max_steps": steps, "variants": variant},
+                    ),
+                    "episodes_per_mission": episodes,
+                    "seed": seed,
+                    "metric": metric,
+                    "alpha": alpha,
+                    "margin": margin,
+                    "family": family,
+                    "baseline": baseline,
+                    "strict": strict or None,
+                },
+            )
+            made = _play(client, config, name, quiet)
+            if document is not None and config.save_raw_results:
+                path = RESULTS / f"{made.name.partition('/')[2]}.json"
+                ComparisonReport.of(made).save_json(path)
+                notice(f"wrote {path}")
+        plan = plan_from_pilot(client, made, power, probability) if power is not None else None
+    if csv:
+        write_csv(made)
+    elif json:
+        print_json({"comparison": made} if plan is None else {"comparison": made, "plan": plan})
+    else:
+        print_comparison(made)
+    if plan is not None and power is not None and not json:
+        console = Console(stderr=csv)
+        print_plan(plan, [policy.label for policy in made.policies], power, console)
+
+
+def _play(client: Client, config: DAFComparisonConfig, name: str, quiet: bool) -> Comparison:
+    comparison = PolicyComparison(client, config, name)
+    for warning in comparison.plan().warnings:
+        notice(warning)
+    evaluation = follow(client, comparison.start().name, quiet)
+    made = comparison.compute(evaluation)
+    for reason in comparison.forfeits(evaluation, made):
+        notice(f"forfeited: {reason}")
+    return made
+
+
+def _of_values(
+    client: Client,
+    path: Path,
+    metric: str,
+    alpha: float | None,
+    margin: float | None,
+    family: str,
+    baseline: str,
+    strict: bool,
+    name: str,
+) -> Comparison:
+    values = read_values(path)
+    number = baseline_number(baseline, [policy.label for policy in values]) if baseline else None
+    design = make_design(
+        metric or "value", 0.05 if alpha is None else alpha, margin, family or "holm", number, strict=strict
+    )
+    return compare_values(client, values, design, name)

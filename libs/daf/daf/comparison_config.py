@@ -1,0 +1,75 @@
+"""The document of a comparison: `comparison_config.yaml`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from daf.config import DAFEvaluationConfig, DocumentConfig, MetricName
+from daf.references import Count, MissionConfig, PolicyConfig, RequirementsField, Seed, StoredArtifact, problem_at
+from daf.sections import EVALUATION_SEED
+
+__all__ = ["DAFComparisonConfig"]
+
+
+class DAFComparisonConfig(DocumentConfig):
+    """Policies that play the same episodes, each alone, and how they are compared."""
+
+    name: str = Field("comparison", min_length=1, max_length=200)
+    policies: list[PolicyConfig] = Field(min_length=2, max_length=16)
+    code: list[str] | StoredArtifact | None = None
+    """Files and folders of the user's own code; policies whose class is in it take it along."""
+    requirements: RequirementsField = None
+    """Packages that this code needs."""
+    missions: list[MissionConfig] = Field(min_length=1)
+    episodes_per_mission: Count = 20
+    """Episodes of each mission for each policy, on the same seeds."""
+    seed: Seed = EVALUATION_SEED
+    metric: MetricName = "reward"
+    """`reward`, or an agent's or the game's statistic; higher is better."""
+    alpha: float = Field(0.05, ge=0.001, le=0.5)
+    """Probability of a wrong decision that is accepted, over all tests together."""
+    margin: float | None = Field(None, gt=0)
+    """Differences smaller than this do not matter: policies that differ by less are equivalent."""
+    family: Literal["holm", "bh"] = "holm"
+    """How all tests share alpha: Holm, for decisions; Benjamini-Hochberg, for exploration."""
+    baseline: str | None = None
+    """The policy that every other is compared with, by its label or as it is listed; all pairs otherwise."""
+    strict: bool = False
+    """Refuses a design that cannot reach its alpha, instead of warning of it."""
+    max_action_time_ms: Count | None = None
+    """Time for an action by the wall clock; otherwise so much that it never decides a score."""
+    profile: str = ""
+    workers: Count | None = None
+    save_raw_results: bool = True
+    """Whether `daf compare FILE` writes the results as JSON to `daf_output/comparisons`."""
+    generate_html_report: bool | None = None
+
+    @model_validator(mode="after")
+    def _say_what_has_no_effect(self) -> Self:
+        if self.generate_html_report:
+            warnings.warn("DAFComparisonConfig: generate_html_report has no effect yet", UserWarning, stacklevel=3)
+        if self.baseline is not None and not self.baseline:
+            raise problem_at(("baseline",), "is empty: name a policy, or leave it out")
+        return self
+
+    def evaluation(self) -> DAFEvaluationConfig:
+        """The evaluation whose episodes are compared: each policy alone, all on the same seeds."""
+        config = DAFEvaluationConfig(
+            name=self.name,
+            policies=self.policies,
+            code=self.code,
+            requirements=self.requirements,
+            missions=self.missions,
+            episodes=self.episodes_per_mission,
+            seed=self.seed,
+            team="solo",
+            max_action_time_ms=self.max_action_time_ms,
+            profile=self.profile,
+            workers=self.workers,
+            objective_metric=self.metric,
+        )
+        config._directory = self._directory
+        return config

@@ -1,0 +1,220 @@
+"""Comparisons as the client sees them: planned, played, computed, and read again by name."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from daf.client import Client
+from daf.comparison_config import DAFComparisonConfig
+from daf.convert import evaluation_spec
+from daf.evaluations import forfeit_reasons
+from daf.follow_runs import follow_evaluation
+from daf.references import PolicyConfig
+from daf.resources import Resources
+from daf.run_ids import new_id
+from daf_common.errors import DafError, InvalidArgument
+from daf_protos.evaluation.v1 import evaluation_pb2
+from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec
+from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
+from daf_protos.statistics.v1 import comparison_pb2
+from daf_protos.statistics.v1.comparison_pb2 import Comparison, ComparisonDesign, PolicyEpisodes, PolicyValues
+from daf_protos.statistics.v1.comparison_service_pb2 import (
+    ComparePoliciesRequest,
+    CompareValuesRequest,
+    GetComparisonRequest,
+    PlanComparisonRequest,
+    PlanComparisonResponse,
+)
+
+COMPARING_SECONDS = 300.0
+
+_FAMILIES = {"holm": comparison_pb2.FAMILY_HOLM, "bh": comparison_pb2.FAMILY_BENJAMINI_HOCHBERG}
+
+
+class ComparisonFailed(DafError, RuntimeError):
+    """The episodes could not be played. `evaluation` says how far they got."""
+
+    exit_code = 1
+    default_reason = "COMPARISON_FAILED"
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        state = evaluation_pb2.EvaluationState.Name(evaluation.state).removeprefix("EVALUATION_STATE_").lower()
+        super().__init__(f"{evaluation.name} {state}: {evaluation.failure.message or 'without a reason'}")
+        self.evaluation = evaluation
+
+
+class PolicyComparison:
+    """One comparison of policies that play: what it is going to be, and then its steps, which are taken in order."""
+
+    def __init__(self, client: Client, config: DAFComparisonConfig, id: str = "") -> None:
+        """Uploads what the policies need; starts nothing.
+
+        Args:
+            client: where.
+            config: what to compare.
+            id: of the evaluation and of the comparison; otherwise the name with something random behind it.
+
+        Raises:
+            DafError: something in it is not known; names the field.
+        """
+        self._client, self._id = client, id or new_id(config.name)
+        self._spec = evaluation_spec(config.evaluation(), Resources(client))
+        self.design = design_of(config, self._spec)
+
+    def plan(self) -> PlanComparisonResponse:
+        """What the design needs.
+
+        Raises:
+            FailedPrecondition: it is strict, and the planned episodes cannot reach its alpha.
+        """
+        request = PlanComparisonRequest(
+            design=self.design, policies=len(self._spec.policies), missions=len(self._spec.missions)
+        )
+        return self._client.comparison.PlanComparison(request)
+
+    def start(self) -> Evaluation:
+        """Creates the evaluation.
+
+        Raises:
+            DafError: it is refused.
+        """
+        request = CreateEvaluationRequest(request_id=uuid.uuid4().hex, evaluation_id=self._id, spec=self._spec)
+        return self._client.evaluation.CreateEvaluation(request).evaluation
+
+    def compute(self, evaluation: Evaluation) -> Comparison:
+        """Compares what was played.
+
+        Raises:
+            ComparisonFailed: the evaluation failed or was cancelled.
+            InvalidArgument: there is no such metric; lists those that there are.
+        """
+        if evaluation.state != evaluation_pb2.EVALUATION_STATE_SUCCEEDED:
+            raise ComparisonFailed(evaluation)
+        request = ComparePoliciesRequest(
+            request_id=f"{evaluation.name} {evaluation.digest[:32]}",
+            comparison_id=self._id,
+            design=self.design,
+            policies=[
+                PolicyEpisodes(evaluation=evaluation.name, policy=number, label=policy.label)
+                for number, policy in enumerate(self._spec.policies)
+            ],
+        )
+        return self._client.comparison.ComparePolicies(request, timeout=COMPARING_SECONDS).comparison
+
+    def forfeits(self, evaluation: Evaluation, comparison: Comparison) -> list[str]:
+        """Why policies could not play, if any could not."""
+        forfeited = any(policy.values.forfeits for policy in comparison.policies)
+        return forfeit_reasons(self._client, evaluation) if forfeited else []
+
+
+def play_and_compare(
+    client: Client, config: DAFComparisonConfig, on_change: Callable[[Evaluation], None] = lambda _: None
+) -> Comparison:
+    """Plays and compares. Raises as the steps of `PolicyComparison`."""
+    comparison = PolicyComparison(client, config)
+    if config.strict:
+        comparison.plan()
+    name = comparison.start().name
+    for evaluation in follow_evaluation(client, name):
+        on_change(evaluation)
+    return comparison.compute(evaluation)
+
+
+def compare_values(
+    client: Client, values: Sequence[PolicyValues], design: ComparisonDesign, id: str = ""
+) -> Comparison:
+    """Compares values from elsewhere.
+
+    Raises:
+        InvalidArgument: they cannot be compared; names what is wrong.
+    """
+    request = CompareValuesRequest(request_id=uuid.uuid4().hex, comparison_id=id, design=design, policies=values)
+    return client.comparison.CompareValues(request, timeout=COMPARING_SECONDS).comparison
+
+
+def read_comparison(client: Client, name: str) -> Comparison:
+    """A comparison by its name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return client.comparison.GetComparison(GetComparisonRequest(name=name)).comparison
+
+
+def plan_from_pilot(client: Client, pilot: Comparison, difference: float, power: float) -> PlanComparisonResponse:
+    """How many episodes find a difference with a power, if spread and correlation are those of a comparison.
+
+    Raises:
+        InvalidArgument: there is no such difference or power.
+    """
+    design = ComparisonDesign()
+    design.CopyFrom(pilot.design)
+    design.strict = False
+    request = PlanComparisonRequest(design=design, pilot=pilot.name, difference=difference, power=power)
+    return client.comparison.PlanComparison(request)
+
+
+def make_design(
+    metric: str,
+    alpha: float = 0.05,
+    margin: float | None = None,
+    family: str = "holm",
+    baseline: int | None = None,
+    episodes: int = 0,
+    strict: bool = False,
+) -> ComparisonDesign:
+    """A design as a message.
+
+    Raises:
+        InvalidArgument: there is no such family.
+    """
+    if family not in _FAMILIES:
+        raise InvalidArgument.field("family", f"{family[:40]!r} is not one of {', '.join(_FAMILIES)}")
+    return ComparisonDesign(
+        metric=metric,
+        alpha=alpha,
+        margin=margin,
+        family=_FAMILIES[family],
+        baseline=baseline,
+        episodes=episodes,
+        strict=strict,
+    )
+
+
+def design_of(config: DAFComparisonConfig, spec: EvaluationSpec) -> ComparisonDesign:
+    """The design in a document.
+
+    Args:
+        config: the document.
+        spec: its evaluation, in which the policies have their labels.
+
+    Raises:
+        InvalidArgument: there is no such baseline.
+    """
+    baseline = None
+    if config.baseline is not None:
+        labels = [policy.label for policy in spec.policies]
+        baseline = baseline_number(config.baseline, labels, config.policies)
+    return make_design(
+        config.metric, config.alpha, config.margin, config.family, baseline, config.episodes_per_mission, config.strict
+    )
+
+
+def baseline_number(baseline: str, labels: Sequence[str], policies: Sequence[PolicyConfig] = ()) -> int:
+    """The number of the policy that a baseline names.
+
+    Args:
+        baseline: its label, or the policy as documents and commands name it.
+        labels: what the policies are called.
+        policies: the policies.
+
+    Raises:
+        InvalidArgument: none is called so.
+    """
+    if baseline in labels:
+        return list(labels).index(baseline)
+    with suppress(ValueError):
+        return list(policies).index(PolicyConfig.model_validate(baseline))
+    raise InvalidArgument.field("baseline", f"{baseline[:80]!r} is not one of {', '.join(labels)}")
