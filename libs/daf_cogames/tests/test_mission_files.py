@@ -18,7 +18,14 @@ from daf_cogames.missions import Mission, MissionError, build_mission
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.train import TrainingPlan, train
+from daf_cogames.training_assignment import Files, prepared
+from daf_cogames.world import World
 from daf_common.archives import digest_of, pack
+from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
+from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage
+from daf_protos.common.v1.policy_pb2 import PolicyClass
+from daf_protos.training.v1.training_job_pb2 import TrainingSpec
+from daf_protos.training.v1.worker_service_pb2 import GetAssignmentResponse
 
 PYTHON_MISSION = """
 from cogames.cli.mission import get_mission
@@ -196,3 +203,27 @@ def test_an_archive_that_is_none_is_the_files_fault(tmp_path: Path) -> None:
 
     with pytest.raises(MissionError, match="cannot be used: not a sound zip archive"):
         unpack_mission(tmp_path / "archive.zip", digest_of(tmp_path / "archive.zip"), tmp_path / "cache")
+
+
+def test_an_assignment_brings_the_file_that_is_trained_on(python_file: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive.zip"
+    archive.write_bytes(pack([python_file]))
+    artifact = Artifact(sha256=digest_of(archive), size_bytes=archive.stat().st_size, owner="deployment")
+    assignment = GetAssignmentResponse(
+        spec=TrainingSpec(
+            policy_class=PolicyClass(class_path="daf_cogames.corrected.LSTMPolicy"),
+            missions=[MissionMessage(name="mine", file=artifact, max_steps=9)],
+            agent_steps=100,
+            environments=2,
+        ),
+        downloads=[ArtifactLocation(artifact=artifact, url=archive.as_uri())],
+        stall_seconds=60,
+    )
+
+    files = Files(assignment, tmp_path / "cache")
+    with prepared(assignment, files, tmp_path / "run", World(), attempt=1) as preparation:
+        [mission] = preparation.plan.missions
+
+    config = build_mission(mission)
+    assert mission.name == "mine"
+    assert (config.game.num_agents, config.game.max_steps) == (3, 9)
