@@ -2,147 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from daf_common.archives import pack
-from daf_common.artifacts import ArtifactStore
-from daf_common.channel import connect_blocking
-from daf_protos.common.v1.artifact_pb2 import Artifact
-from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import PolicyClass
-from daf_protos.common.v1.value_pb2 import Value
-from daf_protos.statistics.v1.statistics_service_pb2 import ReadMetricsRequest
-from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
-from daf_protos.training.v1.training_job_pb2 import (
-    Checkpoint,
-    TrainingAttempt,
-    TrainingJob,
-    TrainingJobState,
-    TrainingSpec,
-)
-from daf_protos.training.v1.training_service_pb2 import (
-    CancelTrainingJobRequest,
-    CreateTrainingJobRequest,
-    GetTrainingJobRequest,
-    ListAttemptsRequest,
-    ListCheckpointsRequest,
-    ReadLogsRequest,
-    ResumeTrainingJobRequest,
-)
-from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from daf_protos.training.v1.training_job_pb2 import TrainingJobState
+from daf_protos.training.v1.training_service_pb2 import CancelTrainingJobRequest, ResumeTrainingJobRequest
+from tests.training_stack import BATCH, ENDLESS, TrainingStack, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
-CODE = [ROOT / "examples" / "policies" / "grid_policy.py", Path(__file__).parent / "policies" / "faulty_policy.py"]
-MISSION = Mission(name="cogsguard_machina_1.miner_tutorial", cogs=4, max_steps=30)
-BATCH = 2 * 4 * 64
-"""Agent steps of one rank in an update: environments x cogs x horizon."""
-ENDLESS = 10**9
 STALL_SECONDS = 15.0
 CANCEL_SECONDS = 5.0
-NO_RANK = 99
-
-
-class Stack:
-    """The embedded stack as a process, and its jobs."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        environment = {**os.environ, "DAF_HOME": str(home), "DAF_STALL_SECONDS": str(STALL_SECONDS)}
-        self._process = subprocess.Popen([sys.executable, "-m", "daf_standalone"], env=environment)
-        wait_for((home / "run" / "daf.sock").exists)
-        channel = connect_blocking((home / "run" / "address").read_text().strip())
-        self.jobs = TrainingServiceStub(channel)
-        self._statistics = StatisticsServiceStub(channel)
-
-    def end(self) -> None:
-        self._process.terminate()
-        assert self._process.wait(60) == 0
-
-    async def train(self, job_id: str, fault: str = "", *, once: bool = False, **changes: Any) -> TrainingJob:
-        """Starts a job on two ranks; `fault` is `WHAT@RANK`."""
-        name, _, rank = fault.partition("@")
-        arguments = {"fault": Value(text=name), "rank": Value(integer=int(rank or NO_RANK))}
-        if once:
-            arguments["once"] = Value(text=str(self.home / f"{job_id}.once"))
-        if "call" in changes:
-            arguments["call"] = Value(integer=changes.pop("call"))
-        code = await self.store(*CODE)
-        values: dict[str, Any] = {
-            "policy_class": PolicyClass(class_path="faulty_policy.FaultyPolicy", code=code, arguments=arguments),
-            "missions": [MISSION],
-            "agent_steps": 12 * BATCH,
-            "environments": 2,
-            "workers": 2,
-            "seed": 1,
-            "checkpoint_agent_steps": 2 * BATCH,
-        }
-        request = CreateTrainingJobRequest(job_id=job_id, spec=TrainingSpec(**{**values, **changes}))
-        return self.jobs.CreateTrainingJob(request).training_job
-
-    async def store(self, *files: Path) -> Artifact:
-        artifacts = ArtifactStore((self.home / "artifacts").as_uri(), "deployment")
-        return await artifacts.put(pack(files), "application/zip")
-
-    def get(self, job_id: str) -> TrainingJob:
-        return self.jobs.GetTrainingJob(GetTrainingJobRequest(name=f"trainingJobs/{job_id}")).training_job
-
-    def ended(self, job_id: str) -> TrainingJob:
-        states = [TrainingJobState.Value(f"TRAINING_JOB_STATE_{s}") for s in ("SUCCEEDED", "FAILED", "CANCELLED")]
-        wait_for(lambda: self.get(job_id).state in states)
-        return self.get(job_id)
-
-    def succeeded(self, job_id: str) -> TrainingJob:
-        job = self.ended(job_id)
-        assert job.state == TrainingJobState.TRAINING_JOB_STATE_SUCCEEDED, (job.failure, self.log(job_id))
-        return job
-
-    def attempts(self, job_id: str) -> list[TrainingAttempt]:
-        """Oldest first."""
-        request = ListAttemptsRequest(parent=f"trainingJobs/{job_id}")
-        return list(reversed(self.jobs.ListAttempts(request).attempts))
-
-    def checkpoints(self, job_id: str) -> list[Checkpoint]:
-        """Newest first."""
-        return list(self.jobs.ListCheckpoints(ListCheckpointsRequest(parent=f"trainingJobs/{job_id}")).checkpoints)
-
-    def log(self, job_id: str) -> str:
-        pieces = self.jobs.ReadLogs(ReadLogsRequest(name=f"trainingJobs/{job_id}"))
-        return "".join(piece.text for piece in pieces)
-
-    def updates(self, job_id: str) -> list[int]:
-        """The updates of which metrics are known."""
-        read = ReadMetricsRequest(source=f"trainingJobs/{job_id}", metrics=["losses/policy_loss"])
-        return list(self._statistics.ReadMetrics(read).series[0].steps)
-
-    def file_of(self, artifact: Artifact) -> Path:
-        (path,) = (self.home / "artifacts").rglob(artifact.sha256)
-        return path
-
-
-def wait_for(what: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    stack = Stack(tmp_path_factory.mktemp("training"))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingStack]:
+    stack = TrainingStack(tmp_path_factory.mktemp("training"), DAF_STALL_SECONDS=str(STALL_SECONDS))
     yield stack
     stack.end()
 
 
-async def test_jobs_side_by_side_do_not_disturb_each_other_and_two_workers_train_one_policy(stack: Stack) -> None:
+async def test_jobs_side_by_side_are_not_disturbed_and_two_workers_train_one_policy(
+    stack: TrainingStack,
+) -> None:
     await stack.train("alone", workers=1)
     alone = stack.succeeded("alone")
     await stack.train("first", workers=1)
@@ -162,7 +46,7 @@ async def test_jobs_side_by_side_do_not_disturb_each_other_and_two_workers_train
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-async def test_after_kill_9_of_a_rank_the_job_goes_on_from_its_last_checkpoint(stack: Stack, rank: int) -> None:
+async def test_after_kill_9_of_a_rank_the_job_goes_on_from_its_last_checkpoint(stack: TrainingStack, rank: int) -> None:
     job_id = f"killed-{rank}"
     await stack.train(job_id, f"be_killed@{rank}", once=True, call=5, max_restarts=1)
 
@@ -174,11 +58,11 @@ async def test_after_kill_9_of_a_rank_the_job_goes_on_from_its_last_checkpoint(s
     # Killed in the fifth update: at most the last of the four checkpoints was still on its way.
     assert second.resumed_from in (f"{job.name}/checkpoints/{update}" for update in (3, 4))
     assert (job.progress.update, job.progress.agent_steps) == (6, 12 * BATCH)
-    assert stack.updates(job_id) == sorted(set(stack.updates(job_id)))
+    assert list(stack.updates(job_id)) == sorted(stack.updates(job_id))
     assert (job.checkpoint.parent, job.checkpoint.attempt) == (second.resumed_from, 2)
 
 
-async def test_a_preempted_job_saves_what_it_has_and_goes_on_from_there(stack: Stack) -> None:
+async def test_a_preempted_job_saves_what_it_has_and_goes_on_from_there(stack: TrainingStack) -> None:
     await stack.train("preempted", "be_preempted@0", once=True, call=3, max_restarts=1, checkpoint_agent_steps=ENDLESS)
 
     stack.succeeded("preempted")
@@ -189,7 +73,7 @@ async def test_a_preempted_job_saves_what_it_has_and_goes_on_from_there(stack: S
     assert int(second.resumed_from.rpartition("/")[2]) >= 3
 
 
-async def test_a_job_that_may_not_restart_fails_with_how_its_worker_ended(stack: Stack) -> None:
+async def test_a_job_that_may_not_restart_fails_with_how_its_worker_ended(stack: TrainingStack) -> None:
     await stack.train("lost", "be_killed@1")
 
     job = stack.ended("lost")
@@ -198,7 +82,7 @@ async def test_a_job_that_may_not_restart_fails_with_how_its_worker_ended(stack:
     assert "rank 1 was ended by SIGKILL" in job.failure.message
 
 
-async def test_a_rank_that_cannot_import_the_policy_fails_the_job_with_that_error(stack: Stack) -> None:
+async def test_a_rank_that_cannot_import_the_policy_fails_the_job_with_that_error(stack: TrainingStack) -> None:
     module = stack.home / "broken_policy.py"
     module.write_text("import surely_not_installed\n")
     code = await stack.store(module)
@@ -211,7 +95,7 @@ async def test_a_rank_that_cannot_import_the_policy_fails_the_job_with_that_erro
     assert job.attempt == 1  # it would fail the same way again
 
 
-async def test_a_policy_that_ends_the_interpreter_fails_its_own_job(stack: Stack) -> None:
+async def test_a_policy_that_ends_the_interpreter_fails_its_own_job(stack: TrainingStack) -> None:
     await stack.train("left", "leave@1", max_restarts=3)
 
     job = stack.ended("left")
@@ -220,7 +104,7 @@ async def test_a_policy_that_ends_the_interpreter_fails_its_own_job(stack: Stack
     assert "the policy decided to leave" in job.failure.message
 
 
-async def test_divergence_is_a_failure_of_its_own_with_the_step(stack: Stack) -> None:
+async def test_divergence_is_a_failure_of_its_own_with_the_step(stack: TrainingStack) -> None:
     await stack.train("nan", "lose_all_sense@1", max_restarts=3)
 
     job = stack.ended("nan")
@@ -230,7 +114,7 @@ async def test_divergence_is_a_failure_of_its_own_with_the_step(stack: Stack) ->
     assert [checkpoint.update for checkpoint in stack.checkpoints("nan")] == [2, 1]
 
 
-async def test_a_hung_rank_ends_with_its_stack_in_the_log_and_the_job_goes_on(stack: Stack) -> None:
+async def test_a_hung_rank_ends_with_its_stack_in_the_log_and_the_job_goes_on(stack: TrainingStack) -> None:
     await stack.train("hung", "hang_here@1", once=True, max_restarts=1)
 
     stack.succeeded("hung")
@@ -241,7 +125,7 @@ async def test_a_hung_rank_ends_with_its_stack_in_the_log_and_the_job_goes_on(st
     assert second.resumed_from
 
 
-async def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before_and_says_so(stack: Stack) -> None:
+async def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before_and_says_so(stack: TrainingStack) -> None:
     await stack.train("corrupt", "be_killed@1", call=4)
     stack.ended("corrupt")
     newest, before, *_ = stack.checkpoints("corrupt")
@@ -257,7 +141,9 @@ async def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before_and_says
     assert job.progress.agent_steps >= 12 * BATCH
 
 
-async def test_a_cancelled_job_ends_in_seconds_and_is_resumed_with_one_worker_in_place_of_two(stack: Stack) -> None:
+async def test_a_cancelled_job_ends_in_seconds_and_is_resumed_with_one_worker_less(
+    stack: TrainingStack,
+) -> None:
     await stack.train("cancelled", agent_steps=ENDLESS)
     wait_for(lambda: stack.get("cancelled").progress.update > 2)
 
