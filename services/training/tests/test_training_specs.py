@@ -168,7 +168,7 @@ def test_a_user_may_send_a_class_of_any_name_along() -> None:
     [
         ({}, 384),  # 16 environments x 4 agents x 64
         ({"environments": 3}, 512),
-        (mission(cogs=3), 4096 // 4),
+        (mission(cogs=3), 2048),
     ],
 )
 def test_a_minibatch_that_does_not_divide_the_batch_is_refused_with_one_that_does(
