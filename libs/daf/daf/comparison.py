@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daf.client import Client
-from daf.comparison_config import DAFComparisonConfig
 from daf.comparison_results import PolicyComparisonResult, as_dict, mission_labels, pair_results, policy_statistics
 from daf.comparisons import (
     ComparisonFailed,
@@ -18,6 +17,7 @@ from daf.comparisons import (
     play_and_compare,
     read_comparison,
 )
+from daf.config import DAFComparisonConfig
 from daf.connection import given_or_connected
 from daf.missions import given_mission
 from daf.policy_arguments import given_policy

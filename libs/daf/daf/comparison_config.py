@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from daf.config import DAFEvaluationConfig, DocumentConfig, MetricName
+from daf.document_config import DocumentConfig, MetricName
 from daf.references import Count, MissionConfig, PolicyConfig, RequirementsField, Seed, StoredArtifact, problem_at
 from daf.sections import EVALUATION_SEED
 
@@ -54,22 +54,3 @@ class DAFComparisonConfig(DocumentConfig):
         if self.baseline is not None and not self.baseline:
             raise problem_at(("baseline",), "is empty: name a policy, or leave it out")
         return self
-
-    def evaluation(self) -> DAFEvaluationConfig:
-        """The evaluation whose episodes are compared: each policy alone, all on the same seeds."""
-        config = DAFEvaluationConfig(
-            name=self.name,
-            policies=self.policies,
-            code=self.code,
-            requirements=self.requirements,
-            missions=self.missions,
-            episodes=self.episodes_per_mission,
-            seed=self.seed,
-            team="solo",
-            max_action_time_ms=self.max_action_time_ms,
-            profile=self.profile,
-            workers=self.workers,
-            objective_metric=self.metric,
-        )
-        config._directory = self._directory
-        return config

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from daf.client import Client
-from daf.comparison_config import DAFComparisonConfig
+from daf.config import DAFComparisonConfig, DAFEvaluationConfig
 from daf.convert import evaluation_spec
 from daf.evaluations import forfeit_reasons
 from daf.follow_runs import follow_evaluation
@@ -60,7 +60,7 @@ class PolicyComparison:
             DafError: something in it is not known; names the field.
         """
         self._client, self._id = client, id or new_id(config.name)
-        self._spec = evaluation_spec(config.evaluation(), Resources(client))
+        self._spec = evaluation_spec(evaluation_config(config), Resources(client))
         self.design = design_of(config, self._spec)
 
     def plan(self) -> PlanComparisonResponse:
@@ -181,6 +181,26 @@ def make_design(
         episodes=episodes,
         strict=strict,
     )
+
+
+def evaluation_config(config: DAFComparisonConfig) -> DAFEvaluationConfig:
+    """The evaluation whose episodes a comparison compares: each policy alone, all on the same seeds."""
+    evaluation = DAFEvaluationConfig(
+        name=config.name,
+        policies=config.policies,
+        code=config.code,
+        requirements=config.requirements,
+        missions=config.missions,
+        episodes=config.episodes_per_mission,
+        seed=config.seed,
+        team="solo",
+        max_action_time_ms=config.max_action_time_ms,
+        profile=config.profile,
+        workers=config.workers,
+        objective_metric=config.metric,
+    )
+    evaluation._directory = config.directory
+    return evaluation
 
 
 def design_of(config: DAFComparisonConfig, spec: EvaluationSpec) -> ComparisonDesign:

@@ -32,7 +32,7 @@ def interquartile_means(blocks: Blocks) -> list[float]:
 
 
 def interquartile_intervals(blocks: Blocks, confidence: float) -> list[tuple[float, float] | None]:
-    """An interval of each policy's interquartile mean; None where its values do not vary or there are too few.
+    """An interval of each policy's interquartile mean; None where its values do not vary within any mission.
 
     The episodes of each mission are drawn anew among themselves, the same for all policies, so that what the policies
     share in a draw cancels in their differences. From RESAMPLED_BLOCKS on, the interval is that of Tukey and McLaughlin
@@ -41,7 +41,7 @@ def interquartile_intervals(blocks: Blocks, confidence: float) -> list[tuple[flo
     import numpy as np
 
     values = np.asarray([row for mission in blocks for row in mission], float)
-    varies = values.min(axis=0) < values.max(axis=0)
+    varies = np.any([np.ptp(np.asarray(mission, float), axis=0) > 0 for mission in blocks], axis=0)
     if len(values) >= RESAMPLED_BLOCKS:
         low, high = _limit_intervals(values, confidence)
     else:

@@ -307,7 +307,7 @@ def test_the_interval_of_many_values_is_the_limit_of_the_bootstraps(monkeypatch:
 
 
 def test_a_constant_policy_has_no_interval_and_the_others_keep_theirs() -> None:
-    blocks = [[[1.0, value] for value in draws(9, 0.0, 1)]]
+    blocks = [[[1.0, value] for value in draws(9, 0.0, 1)], [[2.0, value] for value in draws(9, 0.0, 2)]]
 
     constant, other = aggregates.interquartile_intervals(blocks, 0.95)
 

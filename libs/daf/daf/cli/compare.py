@@ -13,7 +13,6 @@ from daf.cli.options import absolute, absolute_path, document_with, missions
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.comparison import ComparisonReport
-from daf.comparison_config import DAFComparisonConfig
 from daf.comparison_values import read_values
 from daf.comparisons import (
     PolicyComparison,
@@ -23,6 +22,7 @@ from daf.comparisons import (
     plan_from_pilot,
     read_comparison,
 )
+from daf.config import DAFComparisonConfig
 from daf.render_comparison import print_comparison, print_plan, write_csv
 from daf_common.errors import InvalidArgument
 from daf_protos.statistics.v1.comparison_pb2 import Comparison

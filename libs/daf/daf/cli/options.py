@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from daf.config import DocumentConfig
+from daf.document_config import DocumentConfig
 from daf.documents import Document, Scalar, read, scalar
 from daf.missions import is_file
 from daf_common.errors import InvalidArgument
