@@ -30,7 +30,7 @@ from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.cores import largest_divisor, usable_cores
 from daf_cogames.missions import build_mission
 from daf_cogames.parameter_table import DEFAULT_MINIBATCH_SIZE
-from daf_cogames.params import Problem
+from daf_cogames.params import Problem, check_minibatch
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
 from daf_cogames.rotation import RotatingEnvironments, check_interchangeable
@@ -91,6 +91,8 @@ def train(
     check_plan(plan)
     configs = [build_mission(mission) for mission in plan.missions]
     check_interchangeable(plan.missions, configs)
+    if problems := check_minibatch(plan.trainer, plan.num_envs, agents=configs[0].game.num_agents):
+        raise PlanError(*problems)
     device = _device(plan)
     torch.set_num_threads(plan.num_threads)
     with plan.world.connected(device, plan.peer_timeout_s):

@@ -440,6 +440,11 @@ def test_a_plan_that_cannot_be_trained_is_refused_with_the_field(training, name,
     assert [problem.name for problem in caught.value.problems] == [name]
 
 
+def test_a_minibatch_that_does_not_divide_the_batch_is_refused_where_the_agents_are_known(training):
+    with pytest.raises(PlanError, match="must divide the batch"):
+        training.run(trainer={"bptt_horizon": 8, "minibatch_size": 24}, num_envs=2)
+
+
 def test_the_largest_seed_can_be_used(training):
     assert training.run(seed=2**31 - 1, agent_steps=1).ending is Ending.COMPLETED
 
