@@ -32,7 +32,7 @@ async def test_jobs_side_by_side_are_not_disturbed_and_two_workers_train_one_pol
     await stack.train("first", workers=1)
     await stack.train("second", workers=1)
     await stack.train("both")
-    assert "CPU" in stack.get("both").waiting_for
+    wait_for(lambda: "CPU" in stack.get("both").waiting_for)
 
     together = [stack.succeeded(job_id) for job_id in ("first", "second")]
     both = stack.succeeded("both")

@@ -55,18 +55,25 @@ def once(
     if len(request_id) > MAX_LENGTH or "\x00" in request_id:
         raise InvalidArgument.field("request_id", f"use at most {MAX_LENGTH} printable characters")
     digest = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
-    known = tx.execute(_FIND, {"wanted_method": method, "wanted_id": request_id}).first()
+    find = {"wanted_method": method, "wanted_id": request_id}
+    known = tx.execute(_FIND, find).first()
     if known is None:
-        resource = create()
-        row = {
-            "method": method,
-            "request_id": request_id,
-            "digest": digest,
-            "resource": resource,
-            "create_time": now,
-        }
-        tx.execute(_INSERT, row)
-        return resource
+        try:
+            resource = create()
+        except AlreadyExists:
+            known = tx.execute(_FIND, find).first()
+            if known is None:  # else the same request came twice at once, and the other was carried out meanwhile
+                raise
+        else:
+            row = {
+                "method": method,
+                "request_id": request_id,
+                "digest": digest,
+                "resource": resource,
+                "create_time": now,
+            }
+            tx.execute(_INSERT, row)
+            return resource
     if known.digest != digest:
         raise AlreadyExists(
             f"request_id {request_id!r} was used for another request, which created {known.resource}: choose a new one",
