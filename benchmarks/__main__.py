@@ -13,6 +13,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it reports every channel tha
 BENCHMARKS = {
     "cli": "time and modules of `daf --help`",
     "sweeps": "1,000 whole trials through all services with stand-in compute",
+    "comparisons": "how often comparisons are wrong, and what looking early saves, beside the naive ways",
     "decoding": "one episode with and without the faster observation decoding",
     "evaluation": "episodes per second beside cogames.evaluate",
     "environment_memory": "memory of a training worker by its number of environments",

@@ -51,6 +51,7 @@ SERVICES = (
     "daf.evaluation.v1.EvaluationService",
     "daf.evaluation.v1.EvaluationWorkerService",
     "daf.statistics.v1.StatisticsService",
+    "daf.statistics.v1.ComparisonService",
     "daf.deployment.v1.DeploymentService",
     "daf.deployment.v1.ArtifactService",
 )

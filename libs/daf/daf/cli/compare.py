@@ -126,6 +126,8 @@ def compare(
     if plan is not None and power is not None and not json:
         console = Console(stderr=csv)
         print_plan(plan, [policy.label for policy in made.policies], power, console)
+    if any(not policy.values.episodes for policy in made.policies):
+        raise typer.Exit(1)  # there is nothing to compare it by
 
 
 def _play(client: Client, config: DAFComparisonConfig, name: str, quiet: bool) -> Comparison:
