@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from daf_protos.statistics.v1.episode_pb2 import Episode
 
@@ -21,9 +21,9 @@ class Source(Enum):
     GAME = "game"
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """Under what a policy played an episode. Results under equal conditions can be paired."""
+class Conditions(NamedTuple):
+    """Under what a policy played an episode. Results under equal conditions can be paired. It is a plain tuple because
+    there may be hundreds of thousands, by which samples are looked up."""
 
     mission: str
     seed: int

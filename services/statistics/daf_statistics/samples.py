@@ -140,7 +140,7 @@ def distinct_blocks(blocks: Iterable[Block]) -> list[Block]:
     """The blocks without those of which all episodes are copies of an earlier block's."""
     kept: dict[tuple[bytes, ...], Block] = {}
     for block in blocks:
-        kept.setdefault(tuple(sample.copy_key for sample in block), block)
+        kept.setdefault(tuple([sample.copy_key for sample in block]), block)
     return list(kept.values())
 
 
@@ -149,7 +149,16 @@ def by_mission(blocks: Iterable[Block]) -> dict[str, list[Block]]:
     found: dict[str, list[Block]] = defaultdict(list)
     for block in blocks:
         found[block[0].conditions.mission].append(block)
-    return {mission: sorted(found[mission], key=_rank) for mission in sorted(found)}
+    return {mission: _in_order(found[mission]) for mission in sorted(found)}
+
+
+def _in_order(blocks: Sequence[Block]) -> list[Block]:
+    seeds = {block[0].conditions.seed for block in blocks}
+    return sorted(blocks, key=_seed if len(seeds) == len(blocks) else _rank)
+
+
+def _seed(block: Block) -> int:
+    return block[0].conditions.seed
 
 
 def _rank(block: Block) -> tuple[int, list[float], tuple[float, ...]]:
@@ -167,4 +176,5 @@ def _by_conditions(samples: Iterable[Sample]) -> dict[tuple[Conditions, int], Sa
 
 
 def _joined[K](players: Sequence[dict[K, Sample]]) -> list[Block]:
-    return [tuple(player[key] for player in players) for key in players[0] if all(key in player for player in players)]
+    shared = set(players[0]).intersection(*players[1:])
+    return [tuple([player[key] for player in players]) for key in players[0] if key in shared]
