@@ -35,10 +35,12 @@ _SAME: Mapping[str, Callable[[PolicyEnvInterface], object]] = {
 class RotatingEnvironments(cogames_train._EnvCreator):
     """Makes environment number `seed` of a rank (so cogames numbers them, from 0) on the mission whose turn it is."""
 
-    def __init__(self, configs: Sequence[MettaGridConfig], first: int, *args: Any) -> None:
+    def __init__(
+        self, missions: Sequence[Mission], configs: Sequence[MettaGridConfig], first: int, *args: Any
+    ) -> None:
         """first: the number of the rank's first environment among those of all ranks."""
         super().__init__(*args)
-        self._configs, self._first = configs, first
+        self._missions, self._configs, self._first = missions, configs, first
         self._trainer_process = os.getpid()
 
     def __call__(
@@ -46,8 +48,11 @@ class RotatingEnvironments(cogames_train._EnvCreator):
     ) -> PufferMettaGridEnv:
         if os.getpid() != self._trainer_process:
             _end_with_the_trainer()
-        config = self._configs[(self._first + (seed or 0)) % len(self._configs)]
-        return super().__call__(config, buf, seed)
+        turn = (self._first + (seed or 0)) % len(self._configs)
+        environment = super().__call__(self._configs[turn], buf, seed)
+        if self._missions[turn].map_seed is not None:
+            _keep_map(environment)
+        return environment
 
 
 def check_interchangeable(missions: Sequence[Mission], configs: Sequence[MettaGridConfig]) -> None:
@@ -61,6 +66,11 @@ def check_interchangeable(missions: Sequence[Mission], configs: Sequence[MettaGr
                     f"{mission.name} cannot be trained on together with {missions[0].name}: "
                     f"the {what} differ ({_short(value(other))} and {_short(value(first))})",
                 )
+
+
+def _keep_map(environment: PufferMettaGridEnv) -> None:
+    """Play the map of the config's seed in every episode: with each reset, the simulator goes on to the next one."""
+    vars(environment._simulator)["next_map_seed"] = lambda seed: seed
 
 
 def _end_with_the_trainer() -> None:

@@ -126,7 +126,7 @@ def train(
 
 
 def _run_cogames(plan: TrainingPlan, run: Run, configs: list[MettaGridConfig]) -> None:
-    environments = functools.partial(RotatingEnvironments, configs, plan.world.rank * plan.num_envs)
+    environments = functools.partial(RotatingEnvironments, plan.missions, configs, plan.world.rank * plan.num_envs)
     with (
         _no_workers_left(),
         _replaced(
