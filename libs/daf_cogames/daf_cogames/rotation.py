@@ -35,9 +35,7 @@ _SAME: Mapping[str, Callable[[PolicyEnvInterface], object]] = {
 class RotatingEnvironments(cogames_train._EnvCreator):
     """Makes environment number `seed` of a rank (so cogames numbers them, from 0) on the mission whose turn it is."""
 
-    def __init__(
-        self, missions: Sequence[Mission], configs: Sequence[MettaGridConfig], first: int, *args: Any
-    ) -> None:
+    def __init__(self, missions: Sequence[Mission], configs: Sequence[MettaGridConfig], first: int, *args: Any) -> None:
         """first: the number of the rank's first environment among those of all ranks."""
         super().__init__(*args)
         self._missions, self._configs, self._first = missions, configs, first
