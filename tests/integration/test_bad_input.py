@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -38,9 +36,7 @@ from daf_protos.statistics.v1.statistics_service_pb2 import (
 )
 from daf_protos.training.v1.training_service_pb2 import CreateTrainingJobRequest
 from daf_standalone.settings import Home
-from daf_standalone.stack import embedded_settings
 from tests.requests import MISSION, sweep_request
-from tests.standin_stack import standin_host
 
 MEGABYTE = "a" * (1 << 20)
 SERVICES = (
@@ -70,41 +66,6 @@ METHODS: list[MethodDescriptor] = [
     for service in SERVICES
     for method in descriptor_pool.Default().FindServiceByName(service).methods  # type: ignore[no-untyped-call]
 ]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("bad") / "home")
-
-
-@pytest.fixture(scope="module")
-def address(home: Home) -> Iterator[str]:
-    """A stack with stand-in compute, served by another thread."""
-    started, stopping = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("DAF_HOME", str(home.directory))
-            host = standin_host(home)
-        await host.start()
-        started.set()
-        await stopping.wait()
-        await host.stop()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert started.wait(60)
-    yield embedded_settings(home).listen
-    loop.call_soon_threadsafe(stopping.set)
-    thread.join(30)
-    loop.close()
-
-
-@pytest.fixture(scope="module")
-def client(address: str) -> Iterator[Client]:
-    with Client(address) as client:
-        yield client
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +16,7 @@ from mettagrid.policy.policy import PolicySpec
 from daf.client import Client
 from daf.comparison import ComparisonReport, DAFComparisonConfig, daf_compare_policies, daf_get_comparison
 from daf_common.errors import FailedPrecondition, InvalidArgument
-from daf_standalone.settings import Home
-from daf_standalone.stack import embedded_settings
 from tests.requests import MISSION
-from tests.standin_stack import standin_host
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "comparison_config.yaml"
 STARTER, RANDOM = "cogames.policy.starter_agent.StarterPolicy", "mettagrid.policy.random_agent.RandomMultiAgentPolicy"
@@ -32,41 +26,6 @@ VALUES = "policy,mission,seed,value\n" + "".join(
     for mission in ("m1", "m2")
     for seed in range(5)
 )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    return Home(tmp_path_factory.mktemp("compare") / "home")
-
-
-@pytest.fixture(scope="module")
-def address(home: Home) -> Iterator[str]:
-    """A stack with stand-in compute, served by another thread."""
-    started, stopping = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("DAF_HOME", str(home.directory))
-            host = standin_host(home)
-        await host.start()
-        started.set()
-        await stopping.wait()
-        await host.stop()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert started.wait(60)
-    yield embedded_settings(home).listen
-    loop.call_soon_threadsafe(stopping.set)
-    thread.join(30)
-    loop.close()
-
-
-@pytest.fixture(scope="module")
-def client(address: str) -> Iterator[Client]:
-    with Client(address) as client:
-        yield client
 
 
 def daf(address: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from daf.cli.evaluate import follow
-from daf.cli.options import absolute, absolute_path, document_with, missions
+from daf.cli.options import MissionNames, MissionSets, OwnFiles, absolute, absolute_path, document_with, missions
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.comparison import ComparisonReport
@@ -42,13 +42,8 @@ def compare(
         list[str] | None,
         typer.Option("--policy", "-p", help="Policy, as for daf evaluate; at least two."),
     ] = None,
-    mission: Annotated[
-        list[str] | None,
-        typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated."),
-    ] = None,
-    mission_set: Annotated[
-        list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")
-    ] = None,
+    mission: MissionNames = None,
+    mission_set: MissionSets = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="FILE.csv", help="Compare values from elsewhere: columns policy, mission, seed, value."),
@@ -70,7 +65,7 @@ def compare(
     cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
-    code: Annotated[list[str] | None, typer.Option(help="Your own file or folder; may be repeated.")] = None,
+    code: OwnFiles = None,
     requirements: Annotated[
         str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
     ] = "",

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from daf.cli.evaluation_display import evaluation_state, show_evaluation
-from daf.cli.options import absolute, absolute_path, document_with, missions
+from daf.cli.options import MissionNames, MissionSets, OwnFiles, absolute, absolute_path, document_with, missions
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.config import DAFEvaluationConfig
@@ -41,13 +41,8 @@ def evaluate(
             "job/NAME/checkpoints/latest or sweeps/NAME/trials/NUMBER.",
         ),
     ] = None,
-    mission: Annotated[
-        list[str] | None,
-        typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated."),
-    ] = None,
-    mission_set: Annotated[
-        list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")
-    ] = None,
+    mission: MissionNames = None,
+    mission_set: MissionSets = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes for each mission and team: 5.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
     team: Annotated[str, typer.Option(help="mixed: one team of all policies; solo: each alone.")] = "",
@@ -56,7 +51,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
     metric: Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")] = "",
-    code: Annotated[list[str] | None, typer.Option(help="Your own file or folder; may be repeated.")] = None,
+    code: OwnFiles = None,
     requirements: Annotated[
         str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
     ] = "",

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from pydantic import ValidationError
 
 from daf.document_config import DocumentConfig
 from daf.documents import Document, Scalar, read, scalar
 from daf.missions import is_file
 from daf_common.errors import InvalidArgument
+
+MissionNames = Annotated[
+    list[str] | None, typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated.")
+]
+MissionSets = Annotated[list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")]
+OwnFiles = Annotated[list[str] | None, typer.Option("--code", help="Your own file or folder; may be repeated.")]
 
 
 def document_with[C: DocumentConfig](model: type[C], file: Path | None, options: Mapping[str, Any]) -> C:

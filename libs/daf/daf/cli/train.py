@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from daf.cli.job_display import finish, follow_to_end
-from daf.cli.options import absolute, absolute_path, document_with, missions, settings
+from daf.cli.options import (
+    MissionNames,
+    MissionSets,
+    OwnFiles,
+    absolute,
+    absolute_path,
+    document_with,
+    missions,
+    settings,
+)
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.config import DAFTrainingConfig, TrainingSettings
 from daf.missions import check_set
@@ -19,13 +28,8 @@ from daf.training_jobs import create_training_job
 
 def train(
     file: Annotated[Path | None, typer.Argument(help="The run, as YAML or JSON; options replace what it says.")] = None,
-    mission: Annotated[
-        list[str] | None,
-        typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated."),
-    ] = None,
-    mission_set: Annotated[
-        list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")
-    ] = None,
+    mission: MissionNames = None,
+    mission_set: MissionSets = None,
     policy: Annotated[str, typer.Option("--policy", "-p", help="Short name or class path of the policy.")] = "",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Length of the run in agent steps, of all workers together.")
@@ -34,7 +38,7 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Hyperparameter as NAME=VALUE, for example trainer.learning_rate=3e-4."),
     ] = None,
-    code: Annotated[list[str] | None, typer.Option(help="Your own file or folder; may be repeated.")] = None,
+    code: OwnFiles = None,
     requirements: Annotated[
         str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
     ] = "",
