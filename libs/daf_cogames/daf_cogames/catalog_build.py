@@ -8,13 +8,14 @@ what would be written.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
 import platform
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only compare; exit code 1 when the file is out of date")
     check = parser.parse_args(arguments).check
 
-    logging.disable(logging.CRITICAL)  # mettagrid logs the whole config of each mission that does not build
-    warnings.simplefilter("ignore")
     path = Path(str(resources.files("daf_cogames").joinpath(CATALOG_FILE)))
-    built = json.dumps(build_catalog(), indent=1, ensure_ascii=False) + "\n"
+    with _silence():
+        built = json.dumps(build_catalog(), indent=1, ensure_ascii=False) + "\n"
     if not check:
         path.write_text(built, encoding="utf-8")
         return 0
@@ -82,6 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path.name} is out of date: run python -m daf_cogames.catalog_build", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """mettagrid logs the whole config of each mission that does not build."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def build_catalog() -> dict[str, Any]:

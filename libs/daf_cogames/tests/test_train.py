@@ -44,7 +44,7 @@ def another_value(parameter):
         case str():
             return next(choice for choice in parameter.choices if choice != parameter.default)
         case _ if parameter.key == "minibatch_size":
-            return 96
+            return 64
         case _ if parameter.key == "bptt_horizon":
             return 32
         case int():
