@@ -30,6 +30,7 @@ from daf_cogames.failures import PolicyFailure, SeatedPolicy
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan
+from daf_cogames.stopwatches import let_loggers_go
 from daf_common.archives import digest_of
 
 # Far above what a policy needs on a busy machine: an action that comes late is replaced by a noop, which changes the
@@ -77,6 +78,7 @@ class EpisodeRunner:
         # How many threads add up a sum changes its last bits; and a small network is ten times slower on two busy
         # cores.
         torch.set_num_threads(1)
+        let_loggers_go()
         self._mission = mission
         self._policies = tuple(policies)
         self._device = device

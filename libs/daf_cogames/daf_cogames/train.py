@@ -35,6 +35,7 @@ from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
 from daf_cogames.rotation import RotatingEnvironments, check_interchangeable
 from daf_cogames.seeding import rank_seed, seed_generators
+from daf_cogames.stopwatches import let_loggers_go
 from daf_cogames.trainer import RUN_ID, Run, Trainer
 from daf_cogames.training_plan import PlanError, TrainingPlan, check_plan, check_unchanged, fixed_settings
 
@@ -89,6 +90,7 @@ def train(
     is meant to do nothing else.
     """
     check_plan(plan)
+    let_loggers_go()
     configs = [build_mission(mission) for mission in plan.missions]
     check_interchangeable(plan.missions, configs)
     if problems := check_minibatch(plan.trainer, plan.num_envs, agents=configs[0].game.num_agents):
