@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from daf_cogames.code import on_path, unpack_code
+from daf_cogames.artifact_files import ArtifactFiles
+from daf_cogames.code import on_path
 from daf_cogames.digests import digest
 from daf_cogames.episodes import PATIENT_ACTION_TIME_MS, EpisodeOutcome, EpisodeRunner, mission_fields
 from daf_cogames.failures import PolicyFailure
 from daf_cogames.messages import mission_of, policy_of
-from daf_cogames.mission_files import unpack_mission
 from daf_cogames.missions import Mission, MissionError
 from daf_cogames.policies import PolicySource, last_line
 from daf_cogames.seating import EpisodePlan
-from daf_cogames.wheels import install_wheels, requirements_on_path
+from daf_cogames.wheels import requirements_on_path
 from daf_common.archives import ArchiveError
 from daf_common.errors import DataLoss
-from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
+from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
@@ -101,45 +101,22 @@ class Table:
 @contextlib.contextmanager
 def set_up(
     spec: EvaluationSpec,
-    downloads: Sequence[ArtifactLocation],
-    cache: Path,
-    fetch: Callable[[ArtifactLocation], Path],
+    files: ArtifactFiles,
 ) -> Iterator[Table]:
     """The table of an evaluation; users' code, and the packages that it needs, are on the import path while it stands.
 
     Args:
         spec: with names resolved.
-        downloads: where the artifacts that it names are read.
-        cache: where unpacked code and installed packages are kept.
-        fetch: downloads an artifact; raises DataLoss where it is broken or gone.
+        files: the artifacts that it names.
 
     Raises:
         Unplayable: an artifact is broken or gone, or archives cannot be used together.
     """
-    locations = {location.artifact.sha256: location for location in downloads}
-
-    def file(artifact: Artifact) -> Path:
-        try:
-            return fetch(locations[artifact.sha256])
-        except DataLoss as error:
-            raise Unplayable("ARTIFACT_LOST", error.message, artifact.sha256) from error
-
-    def code(artifact: Artifact) -> Path:
-        try:
-            return unpack_code(file(artifact), artifact.sha256, cache / "code")
-        except ArchiveError as error:
-            raise Unplayable("POLICY_INVALID", f"the code archive cannot be used: {error}", artifact.sha256) from error
-
-    def packages(artifact: Artifact) -> Path:
-        try:
-            return install_wheels(file(artifact), artifact.sha256, cache / "requirements")
-        except ArchiveError as error:
-            raise Unplayable("POLICY_INVALID", f"the requirements cannot be used: {error}", artifact.sha256) from error
-
-    policies = [_source(policy, file, code) for policy in spec.policies]
-    classes = [_class_of(policy) for policy in spec.policies]
+    policies = [_source(policy, files) for policy in spec.policies]
     required = [
-        packages(policy_class.requirements) for policy_class in classes if policy_class.HasField("requirements")
+        _usable(files.requirements, policy_class.requirements, "the requirements cannot be used")
+        for policy_class in map(_class_of, spec.policies)
+        if policy_class.HasField("requirements")
     ]
     with contextlib.ExitStack() as stack:
         try:
@@ -148,23 +125,36 @@ def set_up(
         except ImportError as error:
             raise Unplayable("POLICY_INVALID", last_line(error)) from error
         missions = [
-            mission_of(mission, _mission_file(mission, f"missions[{number}]", file, cache))
+            mission_of(mission, _mission_file(mission, f"missions[{number}]", files))
             for number, mission in enumerate(spec.missions)
         ]
         yield Table(missions, policies, spec.max_action_time_ms or PATIENT_ACTION_TIME_MS)
 
 
-def _source(policy: Policy, file: Callable[[Artifact], Path], code: Callable[[Artifact], Path]) -> PolicySource:
-    policy_class = _class_of(policy)
-    weights = file(policy.checkpoint.weights) if policy.HasField("checkpoint") else None
-    return policy_of(policy_class, weights, code(policy_class.code) if policy_class.HasField("code") else None)
-
-
-def _mission_file(message: MissionMessage, path: str, file: Callable[[Artifact], Path], cache: Path) -> Path | None:
-    if not message.HasField("file"):
-        return None
+def _usable(make: Callable[[Artifact], Path], artifact: Artifact, otherwise: str) -> Path:
     try:
-        return unpack_mission(file(message.file), message.file.sha256, cache / "missions")
+        return make(artifact)
+    except DataLoss as error:
+        raise Unplayable("ARTIFACT_LOST", error.message, artifact.sha256) from error
+    except ArchiveError as error:
+        raise Unplayable("POLICY_INVALID", f"{otherwise}: {error}", artifact.sha256) from error
+
+
+def _source(policy: Policy, files: ArtifactFiles) -> PolicySource:
+    policy_class = _class_of(policy)
+    weights = code = None
+    if policy.HasField("checkpoint"):
+        weights = _usable(files.fetch, policy.checkpoint.weights, "the weights cannot be used")
+    if policy_class.HasField("code"):
+        code = _usable(files.code, policy_class.code, "the code archive cannot be used")
+    return policy_of(policy_class, weights, code)
+
+
+def _mission_file(message: MissionMessage, path: str, files: ArtifactFiles) -> Path | None:
+    try:
+        return files.mission(message)
+    except DataLoss as error:
+        raise Unplayable("ARTIFACT_LOST", error.message, message.file.sha256) from error
     except MissionError as error:
         raise Unplayable("MISSION_INVALID", error.message, f"{path}.{error.field}") from error
 

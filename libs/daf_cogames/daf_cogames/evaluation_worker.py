@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from daf_cogames.artifact_files import ArtifactFiles
 from daf_cogames.evaluation_table import Table, Unplayable, set_up
 from daf_cogames.policies import last_line
 from daf_cogames.reports import GaveUp, Superseded, persist
 from daf_cogames.seating import EpisodePlan
-from daf_cogames.transfer import download
 from daf_common.channel import blocking_errors, connect_blocking
-from daf_common.errors import DafError, DataLoss, NotFound
-from daf_protos.common.v1.artifact_pb2 import ArtifactLocation
+from daf_common.errors import DafError
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.evaluation.v1.worker_service_pb2 import (
     LeaseShardRequest,
@@ -82,8 +81,9 @@ class Player:
         response = self._lease(first=True)
         if response.finished:
             return
+        files = ArtifactFiles(response.downloads, self._cache, wait=self._terminating.wait)
         try:
-            with set_up(response.spec, response.downloads, self._cache, self._fetch) as table:
+            with set_up(response.spec, files) as table:
                 while not response.finished and not self._terminating.is_set():
                     response = self._go_on(table, response)
         except Unplayable as error:
@@ -190,12 +190,3 @@ class Player:
 
     def _request(self, lease: ShardLease) -> ReportShardRequest:
         return ReportShardRequest(worker=self._identity, shard=lease.shard, fence=lease.fence)
-
-    def _fetch(self, location: ArtifactLocation) -> Path:
-        def fetch() -> Path:
-            try:
-                return download(location, self._cache / "artifacts")
-            except NotFound as error:  # the artifact is gone, not this worker's shard
-                raise DataLoss(error.message) from error
-
-        return persist(fetch, "a download", wait=self._terminating.wait)

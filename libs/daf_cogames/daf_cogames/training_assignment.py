@@ -8,26 +8,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from daf_cogames.artifact_files import ArtifactFiles
 from daf_cogames.checkpoints import WeightsError
-from daf_cogames.code import on_path, unpack_code
+from daf_cogames.code import on_path
 from daf_cogames.messages import mission_of, policy_of
-from daf_cogames.mission_files import unpack_mission
-from daf_cogames.reports import persist
 from daf_cogames.resume import ResumePoint, read_resume_point
 from daf_cogames.train import TrainingPlan
-from daf_cogames.transfer import download
-from daf_cogames.wheels import install_wheels, requirements_on_path
+from daf_cogames.wheels import requirements_on_path
 from daf_cogames.world import World
-from daf_common.errors import DataLoss, NotFound
+from daf_common.errors import DataLoss
 from daf_common.values import scalars
-from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
-from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.training.v1.training_job_pb2 import Checkpoint
 from daf_protos.training.v1.worker_service_pb2 import GetAssignmentResponse
 
 logger = logging.getLogger(__name__)
-
-DOWNLOAD_PATIENCE_SECONDS = 600.0
 
 
 class CheckpointsLost(RuntimeError):
@@ -42,42 +36,9 @@ class Preparation:
     resumed: Checkpoint | None
 
 
-class Files:
-    """The artifacts of an assignment, fetched into the machine's cache."""
-
-    def __init__(self, assignment: GetAssignmentResponse, cache: Path) -> None:
-        self._locations = {location.artifact.sha256: location for location in assignment.downloads}
-        self._cache = cache
-
-    def fetch(self, artifact: Artifact) -> Path:
-        """The artifact as a file, which is not to be changed. Raises DataLoss, Superseded, GaveUp."""
-        location = self._locations[artifact.sha256]
-        return persist(lambda: self._download(location), "a download", patience_seconds=DOWNLOAD_PATIENCE_SECONDS)
-
-    def code(self, archive: Artifact) -> Path:
-        """The user's code, unpacked. Raises also ArchiveError."""
-        return unpack_code(self.fetch(archive), archive.sha256, self._cache / "code")
-
-    def mission(self, message: Mission) -> Path | None:
-        """The file of a user's own mission, unpacked; None for CoGames' own. Raises also MissionError."""
-        if not message.HasField("file"):
-            return None
-        return unpack_mission(self.fetch(message.file), message.file.sha256, self._cache / "missions")
-
-    def requirements(self, archive: Artifact) -> Path:
-        """The packages that the code needs, installed. Raises also ArchiveError."""
-        return install_wheels(self.fetch(archive), archive.sha256, self._cache / "requirements")
-
-    def _download(self, location: ArtifactLocation) -> Path:
-        try:
-            return download(location, self._cache / "artifacts")
-        except NotFound as error:  # the artifact is gone, not this worker's attempt
-            raise DataLoss(error.message) from error
-
-
 @contextlib.contextmanager
 def prepared(
-    assignment: GetAssignmentResponse, files: Files, directory: Path, world: World, attempt: int
+    assignment: GetAssignmentResponse, files: ArtifactFiles, directory: Path, world: World, attempt: int
 ) -> Iterator[Preparation]:
     """What to train; the user's modules can be imported for as long as this lasts.
 
@@ -111,7 +72,9 @@ def prepared(
         yield Preparation(plan, resumed)
 
 
-def _resume_point(assignment: GetAssignmentResponse, files: Files) -> tuple[Checkpoint | None, ResumePoint | None]:
+def _resume_point(
+    assignment: GetAssignmentResponse, files: ArtifactFiles
+) -> tuple[Checkpoint | None, ResumePoint | None]:
     """The newest checkpoint that can be read."""
     for checkpoint in assignment.resume:
         try:

@@ -12,11 +12,12 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+from daf_cogames.artifact_files import ArtifactFiles
 from daf_cogames.log_capture import captured
 from daf_cogames.progress import EffectiveConfiguration, Progress, StopReason
 from daf_cogames.reports import GaveUp, Superseded, persist
 from daf_cogames.train import Ending, Outcome, train
-from daf_cogames.training_assignment import Files, Preparation, prepared
+from daf_cogames.training_assignment import Preparation, prepared
 from daf_cogames.training_failures import failure_of
 from daf_cogames.training_messages import effective_values, progress_message, sample
 from daf_cogames.training_reporter import Reporter
@@ -34,6 +35,9 @@ WORK_DONE, FAILED, PEER_LOST = 0, 1, 75
 
 PEER_PAUSE_SECONDS = 1.0
 """What a rank waits after it lost another, so that whoever watches both sees first who was first."""
+
+DOWNLOAD_PATIENCE_SECONDS = 600.0
+"""What a training worker takes at most to fetch a file."""
 
 FAREWELL_SECONDS = 10.0
 """What a stalled worker takes at most to say so."""
@@ -113,7 +117,7 @@ class _Worker:
     def _outcome(self, cache: Path, directory: Path) -> pb.TrainingOutcome | None:
         """How training ended, as far as this rank can say: None where it only knows that another has gone."""
         try:
-            files = Files(self._assignment, cache)
+            files = ArtifactFiles(self._assignment.downloads, cache, patience_seconds=DOWNLOAD_PATIENCE_SECONDS)
             with prepared(self._assignment, files, directory, self._world, self._attempt.attempt) as preparation:
                 outcome = self._train(preparation)
         except (Superseded, GaveUp):

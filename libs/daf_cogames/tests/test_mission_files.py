@@ -12,13 +12,14 @@ import pytest
 from cogames.cli.mission import get_mission
 from cogames.game import save_mission_config
 
+from daf_cogames.artifact_files import ArtifactFiles
 from daf_cogames.episodes import EpisodeRunner, mission_fields
 from daf_cogames.mission_files import unpack_mission
 from daf_cogames.missions import Mission, MissionError, build_mission
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.train import TrainingPlan, train
-from daf_cogames.training_assignment import Files, prepared
+from daf_cogames.training_assignment import prepared
 from daf_cogames.world import World
 from daf_common.archives import digest_of, pack
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
@@ -220,7 +221,7 @@ def test_an_assignment_brings_the_file_that_is_trained_on(python_file: Path, tmp
         stall_seconds=60,
     )
 
-    files = Files(assignment, tmp_path / "cache")
+    files = ArtifactFiles(assignment.downloads, tmp_path / "cache")
     with prepared(assignment, files, tmp_path / "run", World(), attempt=1) as preparation:
         [mission] = preparation.plan.missions
 
