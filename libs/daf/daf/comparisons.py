@@ -19,7 +19,13 @@ from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
 from daf_protos.statistics.v1 import comparison_pb2
-from daf_protos.statistics.v1.comparison_pb2 import Comparison, ComparisonDesign, PolicyEpisodes, PolicyValues
+from daf_protos.statistics.v1.comparison_pb2 import (
+    Comparison,
+    ComparisonDesign,
+    EpisodeSource,
+    PolicyEpisodes,
+    PolicyValues,
+)
 from daf_protos.statistics.v1.comparison_service_pb2 import (
     ComparePoliciesRequest,
     CompareValuesRequest,
@@ -97,7 +103,7 @@ class PolicyComparison:
             comparison_id=self._id,
             design=self.design,
             policies=[
-                PolicyEpisodes(evaluation=evaluation.name, policy=number, label=policy.label)
+                PolicyEpisodes(sources=[EpisodeSource(evaluation=evaluation.name, policy=number)], label=policy.label)
                 for number, policy in enumerate(self._spec.policies)
             ],
         )

@@ -10,9 +10,9 @@ from daf.convert import evaluation_spec
 from daf.resources import Resources
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
+from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.statistics.v1.statistics_service_pb2 import (
     ListEpisodesRequest,
-    Metric,
     SummarizeEvaluationRequest,
     SummarizeEvaluationResponse,
 )

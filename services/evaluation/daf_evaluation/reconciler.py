@@ -21,8 +21,8 @@ from daf_evaluation import evaluations, store
 from daf_evaluation.evaluations import Action, Archive, Evaluation, Seen, Start, Stop
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.slots import grant
+from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.statistics.v1.statistics_service_pb2 import (
-    Metric,
     SummarizeEvaluationRequest,
     SummarizeEvaluationResponse,
 )

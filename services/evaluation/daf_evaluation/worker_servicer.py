@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daf_common import names
-from daf_common.artifacts import ArtifactStore
+from daf_common.artifacts import ArtifactStore, check_artifact
 from daf_common.channel import raising
 from daf_common.clock import Clock
 from daf_common.errors import Aborted, InvalidArgument, NotFound, PermissionDenied
@@ -17,6 +17,7 @@ from daf_evaluation import convert, shard_store, store
 from daf_evaluation.evaluations import Evaluation
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.shards import OutOfOrder, Shard, ShardState, progress
+from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.evaluation.v1 import worker_service_pb2 as pb
 from daf_protos.evaluation.v1.worker_service_pb2_grpc import EvaluationWorkerServiceServicer
 from daf_protos.statistics.v1.statistics_service_pb2 import RecordEpisodesRequest
@@ -101,6 +102,16 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
             return pb.ReportShardResponse()
         self._observer.forget(_lease_name(id, shard))
         return pb.ReportShardResponse(next=await self._answer(evaluation, holder, following, others))
+
+    async def PrepareUpload(self, request: pb.PrepareUploadRequest, context: Any) -> pb.PrepareUploadResponse:
+        id, _ = _identify(request.worker)
+        if _checked(await self._store.read(store.get, id), request.worker).idle:
+            raise Aborted(f"{request.worker.evaluation} is over", reason="STALE_LEASE")
+        wanted = Artifact()
+        wanted.CopyFrom(request.artifact)
+        wanted.owner = self._artifacts.owner
+        check_artifact(wanted, "artifact")
+        return pb.PrepareUploadResponse(location=await self._artifacts.writing(wanted))
 
     async def _seat(self, evaluation: Evaluation, shard: Shard, seats: int) -> pb.ReportShardResponse:
         """The lease again, with the seats that its mission has: as told now, or by a worker before."""

@@ -15,8 +15,9 @@ from daf_protos.evaluation.v1 import evaluation_service_pb2 as evaluation_pb
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.scheduler.v1.sweep_pb2 import BaselineResult, HeldOutResult, SweepSpec
 from daf_protos.statistics.v1 import statistics_service_pb2 as statistics_pb
-from daf_protos.statistics.v1.comparison_pb2 import ComparisonDesign, PairComparison, PolicyEpisodes
+from daf_protos.statistics.v1.comparison_pb2 import ComparisonDesign, EpisodeSource, PairComparison, PolicyEpisodes
 from daf_protos.statistics.v1.comparison_service_pb2 import ComparePoliciesRequest, ComparePoliciesResponse
+from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.training.v1 import training_service_pb2 as training_pb
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 from daf_scheduler.children import Child
@@ -206,9 +207,7 @@ class Numbers:
         return HeldOut(summaries[0].mean, result.SerializeToString(deterministic=True))
 
     async def _summarize(self, evaluation: str, metric: str) -> statistics_pb.SummarizeEvaluationResponse:
-        request = statistics_pb.SummarizeEvaluationRequest(
-            evaluation=evaluation, metric=statistics_pb.Metric(name=metric)
-        )
+        request = statistics_pb.SummarizeEvaluationRequest(evaluation=evaluation, metric=Metric(name=metric))
         answer: statistics_pb.SummarizeEvaluationResponse = await raising(self._stub.SummarizeEvaluation(request))
         return answer
 
@@ -219,7 +218,10 @@ class Numbers:
         request = ComparePoliciesRequest(
             request_id=f"{evaluation} {digest[:32]}",  # asked again, it is the same comparison
             design=ComparisonDesign(metric=metric, baseline=0),
-            policies=[PolicyEpisodes(evaluation=evaluation, policy=number) for number in range(baselines + 1)],
+            policies=[
+                PolicyEpisodes(sources=[EpisodeSource(evaluation=evaluation, policy=number)])
+                for number in range(baselines + 1)
+            ],
         )
         answer: ComparePoliciesResponse = await raising(self._comparisons.ComparePolicies(request))
         return {pair.first: pair for pair in answer.comparison.pairs}

@@ -56,17 +56,19 @@ def policies_design(request: ComparePoliciesRequest) -> Design:
         violations.append(Violation("design.metric", "is empty: name `reward` or a statistic"))
     for number, policy in enumerate(request.policies[: MAX_POLICIES + 1]):
         field = f"policies[{number}]"
-        try:
-            names.EVALUATION.parse(policy.evaluation, f"{field}.evaluation")
-        except InvalidArgument as error:
-            violations += error.violations
-        if policy.policy < 0:
-            violations.append(
-                Violation(f"{field}.policy", f"{policy.policy} is negative: policies are numbered from 0")
-            )
+        if len(policy.sources) != 1:
+            violations.append(Violation(f"{field}.sources", f"there are {len(policy.sources)}: name one evaluation"))
+        for source in policy.sources:
+            try:
+                names.EVALUATION.parse(source.evaluation, f"{field}.sources[0].evaluation")
+            except InvalidArgument as error:
+                violations += error.violations
+            if source.policy < 0:
+                message = f"{source.policy} is negative: policies are numbered from 0"
+                violations.append(Violation(f"{field}.sources[0].policy", message))
         if policy.label and (problem := name_problem(policy.label)):
             violations.append(Violation(f"{field}.label", problem))
-    violations += _repeated([(p.evaluation, p.policy) for p in request.policies], "policies", "")
+    violations += _repeated([(s.evaluation, s.policy) for p in request.policies for s in p.sources], "policies", "")
     if not violations:
         violations += _repeated(labels(request), "policies", ".label")
     if violations:
@@ -76,7 +78,7 @@ def policies_design(request: ComparePoliciesRequest) -> Design:
 
 def labels(request: ComparePoliciesRequest) -> list[str]:
     """What the policies of a request are called."""
-    return [p.label or f"{p.evaluation.partition('/')[2]}/{p.policy}" for p in request.policies]
+    return [p.label or f"{p.sources[0].evaluation.partition('/')[2]}/{p.sources[0].policy}" for p in request.policies]
 
 
 def values_design(request: CompareValuesRequest) -> Design:

@@ -75,7 +75,7 @@ class ComparisonServicer(ComparisonServiceServicer):
         return pb.DeleteComparisonResponse()
 
     async def _players(self, request: pb.ComparePoliciesRequest, design: Design) -> list[Player]:
-        evaluations = list(dict.fromkeys(policy.evaluation for policy in request.policies))
+        evaluations = list(dict.fromkeys(policy.sources[0].evaluation for policy in request.policies))
         try:
             samples = await self._store.scan(store.samples_of_several, evaluations, design.metric, self._known)
         except UnknownMetricError as error:
@@ -86,11 +86,13 @@ class ComparisonServicer(ComparisonServiceServicer):
         return [
             Player(
                 label,
-                samples[policy.evaluation].by_policy.get(policy.policy, []),
-                samples[policy.evaluation].forfeits.get(policy.policy, {}),
-                policy.evaluation,
+                samples[source.evaluation].by_policy.get(source.policy, []),
+                samples[source.evaluation].forfeits.get(source.policy, {}),
+                source.evaluation,
             )
-            for label, policy in zip(comparison_messages.labels(request), request.policies, strict=True)
+            for label, source in zip(
+                comparison_messages.labels(request), [policy.sources[0] for policy in request.policies], strict=True
+            )
         ]
 
     async def _compare(

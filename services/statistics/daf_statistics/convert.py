@@ -9,8 +9,8 @@ from typing import Any
 from daf_common import names
 from daf_common.errors import InvalidArgument, Violation
 from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.statistics.v1.statistics_service_pb2 import (
-    Metric,
     PolicySummary,
     RecordEpisodesRequest,
 )

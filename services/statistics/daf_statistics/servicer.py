@@ -78,6 +78,13 @@ class StatisticsServicer(StatisticsServiceServicer):
         after = pages.decode(scope, request.page_token)
         return await self._store.scan(_page_of_episodes, evaluation, scope, after, size)
 
+    async def CheckMetric(self, request: pb.CheckMetricRequest, context: Call) -> pb.CheckMetricResponse:
+        try:
+            find_source([], convert.metric_name(request.metric), self._known)
+        except UnknownMetricError as error:
+            raise convert.unknown_metric(error, "metric.name") from None
+        return pb.CheckMetricResponse()
+
     async def SummarizeEvaluation(
         self, request: pb.SummarizeEvaluationRequest, context: Call
     ) -> pb.SummarizeEvaluationResponse:

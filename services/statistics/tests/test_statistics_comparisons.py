@@ -73,9 +73,11 @@ def request(*policies: int | tuple[str, int, str], **design: object) -> api.Comp
     return api.ComparePoliciesRequest(
         design=pb.ComparisonDesign(**{"metric": "reward", **design}),
         policies=[
-            pb.PolicyEpisodes(evaluation=EVALUATION, policy=p, label="ABCDEFG"[p] if p >= 0 else "")
+            pb.PolicyEpisodes(
+                sources=[pb.EpisodeSource(evaluation=EVALUATION, policy=p)], label="ABCDEFG"[p] if p >= 0 else ""
+            )
             if isinstance(p, int)
-            else pb.PolicyEpisodes(evaluation=p[0], policy=p[1], label=p[2])
+            else pb.PolicyEpisodes(sources=[pb.EpisodeSource(evaluation=p[0], policy=p[1])], label=p[2])
             for p in policies
         ],
         **request_fields,
@@ -129,7 +131,7 @@ async def test_policies_of_several_evaluations_are_compared(
 
     assert comparison.pairs[0].pairs == 8
     assert [policy.label for policy in comparison.policies] == ["e1/0", "e2/3"]
-    assert comparison.policies[1].episodes.evaluation == other
+    assert comparison.policies[1].episodes.sources[0].evaluation == other
 
 
 async def test_policies_of_one_team_are_paired_within_their_episodes(
@@ -419,8 +421,8 @@ WRONG = [
     (request(0), "policies"),
     (request(*([0] * 17)), "policies"),
     (request(0, 0), "policies[1]"),
-    (request(("e1", 0, "A"), 1), "policies[0].evaluation"),
-    (request((EVALUATION, -1, "A"), 1), "policies[0].policy"),
+    (request(("e1", 0, "A"), 1), "policies[0].sources[0].evaluation"),
+    (request((EVALUATION, -1, "A"), 1), "policies[0].sources[0].policy"),
     (request((EVALUATION, 0, "B"), 1), "policies[1].label"),
     (request((EVALUATION, 0, "a\0b"), 1), "policies[0].label"),
     (request((EVALUATION, 0, MEGABYTE), 1), "policies[0].label"),

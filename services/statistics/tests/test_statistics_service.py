@@ -21,6 +21,7 @@ from daf_common.faults import Faults
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
+from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_statistics import servicer
 from daf_statistics.store import EPISODES, FEW_EPISODES, METRICS
 
@@ -71,7 +72,7 @@ async def record(stub: StatisticsServiceAsyncStub, *episodes: Episode) -> int:
 
 
 async def summarize(stub: StatisticsServiceAsyncStub, metric: str = "reward") -> pb.SummarizeEvaluationResponse:
-    request = pb.SummarizeEvaluationRequest(evaluation=EVALUATION, metric=pb.Metric(name=metric))
+    request = pb.SummarizeEvaluationRequest(evaluation=EVALUATION, metric=Metric(name=metric))
     return await raising(stub.SummarizeEvaluation(request))
 
 

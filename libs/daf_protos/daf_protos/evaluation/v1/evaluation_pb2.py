@@ -28,21 +28,21 @@ from daf_protos.common.v1 import policy_pb2 as daf__protos_dot_common_dot_v1_dot
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)daf_protos/evaluation/v1/evaluation.proto\x12\x11\x64\x61\x66.evaluation.v1\x1a\"daf_protos/common/v1/failure.proto\x1a\"daf_protos/common/v1/mission.proto\x1a!daf_protos/common/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x02\n\x0e\x45valuationSpec\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.daf.common.v1.Policy\x12(\n\x08missions\x18\x02 \x03(\x0b\x32\x16.daf.common.v1.Mission\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12%\n\x04team\x18\x05 \x01(\x0e\x32\x17.daf.evaluation.v1.Team\x12\x13\n\x0bproportions\x18\x06 \x03(\x01\x12\x1a\n\x12max_action_time_ms\x18\x07 \x01(\x05\x12\x0f\n\x07profile\x18\x08 \x01(\t\x12\x14\n\x07workers\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0csave_replays\x18\n \x01(\x08\x42\n\n\x08_workers\"\xe2\x03\n\nEvaluation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.daf.evaluation.v1.EvaluationSpec\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".daf.evaluation.v1.EvaluationState\x12\'\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x16.daf.common.v1.Failure\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\x16\n\x0etotal_episodes\x18\x06 \x01(\x05\x12\x15\n\rdone_episodes\x18\x07 \x01(\x05\x12.\n\tscenarios\x18\x08 \x03(\x0b\x32\x1b.daf.evaluation.v1.Scenario\x12\x0e\n\x06\x64igest\x18\t \x01(\t\x12\x0f\n\x07\x63reator\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x0e \x01(\x03\"-\n\x08Scenario\x12\x0f\n\x07mission\x18\x01 \x01(\x05\x12\x10\n\x08policies\x18\x02 \x03(\x05*;\n\x04Team\x12\x14\n\x10TEAM_UNSPECIFIED\x10\x00\x12\x0e\n\nTEAM_MIXED\x10\x01\x12\r\n\tTEAM_SOLO\x10\x02*\xcc\x01\n\x0f\x45valuationState\x12 \n\x1c\x45VALUATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VALUATION_STATE_PENDING\x10\x01\x12\x1c\n\x18\x45VALUATION_STATE_RUNNING\x10\x02\x12\x1e\n\x1a\x45VALUATION_STATE_SUCCEEDED\x10\x03\x12\x1b\n\x17\x45VALUATION_STATE_FAILED\x10\x04\x12\x1e\n\x1a\x45VALUATION_STATE_CANCELLED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)daf_protos/evaluation/v1/evaluation.proto\x12\x11\x64\x61\x66.evaluation.v1\x1a\"daf_protos/common/v1/failure.proto\x1a\"daf_protos/common/v1/mission.proto\x1a!daf_protos/common/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x02\n\x0e\x45valuationSpec\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.daf.common.v1.Policy\x12(\n\x08missions\x18\x02 \x03(\x0b\x32\x16.daf.common.v1.Mission\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12%\n\x04team\x18\x05 \x01(\x0e\x32\x17.daf.evaluation.v1.Team\x12\x13\n\x0bproportions\x18\x06 \x03(\x01\x12\x1a\n\x12max_action_time_ms\x18\x07 \x01(\x05\x12\x0f\n\x07profile\x18\x08 \x01(\t\x12\x14\n\x07workers\x18\t \x01(\x05H\x00\x88\x01\x01\x12\x14\n\x0csave_replays\x18\n \x01(\x08\x12\x0c\n\x04\x66\x61st\x18\x0b \x01(\x08\x12\x1a\n\x12time_limit_seconds\x18\x0c \x01(\x01\x12\x10\n\x08isolated\x18\r \x01(\x08\x42\n\n\x08_workers\"\xe2\x03\n\nEvaluation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.daf.evaluation.v1.EvaluationSpec\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".daf.evaluation.v1.EvaluationState\x12\'\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x16.daf.common.v1.Failure\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\x16\n\x0etotal_episodes\x18\x06 \x01(\x05\x12\x15\n\rdone_episodes\x18\x07 \x01(\x05\x12.\n\tscenarios\x18\x08 \x03(\x0b\x32\x1b.daf.evaluation.v1.Scenario\x12\x0e\n\x06\x64igest\x18\t \x01(\t\x12\x0f\n\x07\x63reator\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x0e \x01(\x03\"<\n\x08Scenario\x12\x0f\n\x07mission\x18\x01 \x01(\x05\x12\x10\n\x08policies\x18\x02 \x03(\x05\x12\r\n\x05seats\x18\x03 \x03(\x05*\\\n\x04Team\x12\x14\n\x10TEAM_UNSPECIFIED\x10\x00\x12\x0e\n\nTEAM_MIXED\x10\x01\x12\r\n\tTEAM_SOLO\x10\x02\x12\x0f\n\x0bTEAM_PICKUP\x10\x03\x12\x0e\n\nTEAM_PAIRS\x10\x04*\xcc\x01\n\x0f\x45valuationState\x12 \n\x1c\x45VALUATION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VALUATION_STATE_PENDING\x10\x01\x12\x1c\n\x18\x45VALUATION_STATE_RUNNING\x10\x02\x12\x1e\n\x1a\x45VALUATION_STATE_SUCCEEDED\x10\x03\x12\x1b\n\x17\x45VALUATION_STATE_FAILED\x10\x04\x12\x1e\n\x1a\x45VALUATION_STATE_CANCELLED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'daf_protos.evaluation.v1.evaluation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TEAM']._serialized_start=1031
-  _globals['_TEAM']._serialized_end=1090
-  _globals['_EVALUATIONSTATE']._serialized_start=1093
-  _globals['_EVALUATIONSTATE']._serialized_end=1297
+  _globals['_TEAM']._serialized_start=1106
+  _globals['_TEAM']._serialized_end=1198
+  _globals['_EVALUATIONSTATE']._serialized_start=1201
+  _globals['_EVALUATIONSTATE']._serialized_end=1405
   _globals['_EVALUATIONSPEC']._serialized_start=205
-  _globals['_EVALUATIONSPEC']._serialized_end=497
-  _globals['_EVALUATION']._serialized_start=500
-  _globals['_EVALUATION']._serialized_end=982
-  _globals['_SCENARIO']._serialized_start=984
-  _globals['_SCENARIO']._serialized_end=1029
+  _globals['_EVALUATIONSPEC']._serialized_end=557
+  _globals['_EVALUATION']._serialized_start=560
+  _globals['_EVALUATION']._serialized_end=1042
+  _globals['_SCENARIO']._serialized_start=1044
+  _globals['_SCENARIO']._serialized_end=1104
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,14 @@ class _TeamEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Team.ValueType],
     """One team of all policies in their proportions, seats shuffled from episode to episode."""
     TEAM_SOLO: _Team.ValueType  # 2
     """Each policy plays alone, in all seats."""
+    TEAM_PICKUP: _Team.ValueType  # 3
+    """CoGames' pickup: the first policy is a candidate, the others the pool that it may replace. For every number of seats
+    from all to none, the candidate sits in so many and the pool shares the rest equally.
+    """
+    TEAM_PAIRS: _Team.ValueType  # 4
+    """Cross-play: each policy alone, and every two of them in one team with half of the seats each. Where the number of seats
+    is odd, once with more seats for the one, once for the other.
+    """
 
 class Team(_Team, metaclass=_TeamEnumTypeWrapper):
     """Who plays with whom."""
@@ -45,6 +53,14 @@ TEAM_MIXED: Team.ValueType  # 1
 """One team of all policies in their proportions, seats shuffled from episode to episode."""
 TEAM_SOLO: Team.ValueType  # 2
 """Each policy plays alone, in all seats."""
+TEAM_PICKUP: Team.ValueType  # 3
+"""CoGames' pickup: the first policy is a candidate, the others the pool that it may replace. For every number of seats
+from all to none, the candidate sits in so many and the pool shares the rest equally.
+"""
+TEAM_PAIRS: Team.ValueType  # 4
+"""Cross-play: each policy alone, and every two of them in one team with half of the seats each. Where the number of seats
+is odd, once with more seats for the one, once for the other.
+"""
 Global___Team: _TypeAlias = Team  # noqa: Y015
 
 class _EvaluationState:
@@ -99,6 +115,9 @@ class EvaluationSpec(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     SAVE_REPLAYS_FIELD_NUMBER: _builtins.int
+    FAST_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_SECONDS_FIELD_NUMBER: _builtins.int
+    ISOLATED_FIELD_NUMBER: _builtins.int
     episodes: _builtins.int
     """Episodes for each scenario (a mission played by one team)."""
     seed: _builtins.int
@@ -112,7 +131,20 @@ class EvaluationSpec(_message.Message):
     workers: _builtins.int
     """Workers at most; unset means the profile's number."""
     save_replays: _builtins.bool
-    """Whether replays are kept."""
+    """Whether replays are kept, as artifacts that the episodes name."""
+    fast: _builtins.bool
+    """Steps the agents of several episodes as one batch also where that changes the last bits of a network's output. What is
+    played so is not exact: episodes say it, and no comparison mixes them with exact ones. Where batches are exact they
+    are made without being asked for.
+    """
+    time_limit_seconds: _builtins.float
+    """Seconds that a policy may take to load, to start or for one step before it is ended and forfeits the episode; 0 means
+    the installation's default.
+    """
+    isolated: _builtins.bool
+    """Every policy plays in a sandbox: a process of its own without network, environment and files of others. Policies from
+    bundles always do.
+    """
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Policy]:
         """The policies; results name them by their number here, from 0."""
@@ -138,10 +170,13 @@ class EvaluationSpec(_message.Message):
         profile: _builtins.str = ...,
         workers: _builtins.int | None = ...,
         save_replays: _builtins.bool = ...,
+        fast: _builtins.bool = ...,
+        time_limit_seconds: _builtins.float = ...,
+        isolated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_workers", b"_workers", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_workers", b"_workers", "episodes", b"episodes", "max_action_time_ms", b"max_action_time_ms", "missions", b"missions", "policies", b"policies", "profile", b"profile", "proportions", b"proportions", "save_replays", b"save_replays", "seed", b"seed", "team", b"team", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_workers", b"_workers", "episodes", b"episodes", "fast", b"fast", "isolated", b"isolated", "max_action_time_ms", b"max_action_time_ms", "missions", b"missions", "policies", b"policies", "profile", b"profile", "proportions", b"proportions", "save_replays", b"save_replays", "seed", b"seed", "team", b"team", "time_limit_seconds", b"time_limit_seconds", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
@@ -243,21 +278,27 @@ class Scenario(_message.Message):
 
     MISSION_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    SEATS_FIELD_NUMBER: _builtins.int
     mission: _builtins.int
     """Number of the mission in the spec."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Numbers of the policies that play."""
 
+    @_builtins.property
+    def seats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many seats each of them has; empty while the number of seats is not known."""
+
     def __init__(
         self,
         *,
         mission: _builtins.int = ...,
         policies: _abc.Iterable[_builtins.int] | None = ...,
+        seats: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "policies", b"policies", "seats", b"seats"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

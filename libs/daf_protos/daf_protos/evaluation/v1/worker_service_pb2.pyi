@@ -285,3 +285,57 @@ class ReportShardResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportShardResponse: _TypeAlias = ReportShardResponse  # noqa: Y015
+
+@_typing.final
+class PrepareUploadRequest(_message.Message):
+    """Asks where to write an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    ARTIFACT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def worker(self) -> Global___Worker:
+        """Who asks."""
+
+    @_builtins.property
+    def artifact(self) -> _artifact_pb2.Artifact:
+        """What it will write; the service sets the owner."""
+
+    def __init__(
+        self,
+        *,
+        worker: Global___Worker | None = ...,
+        artifact: _artifact_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "worker", b"worker"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareUploadRequest: _TypeAlias = PrepareUploadRequest  # noqa: Y015
+
+@_typing.final
+class PrepareUploadResponse(_message.Message):
+    """Where to write an artifact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def location(self) -> _artifact_pb2.ArtifactLocation:
+        """Where; an empty URL means that the store has it already."""
+
+    def __init__(
+        self,
+        *,
+        location: _artifact_pb2.ArtifactLocation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareUploadResponse: _TypeAlias = PrepareUploadResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class EvaluationWorkerServiceStub:
                 request_serializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.ReportShardRequest.SerializeToString,
                 response_deserializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.ReportShardResponse.FromString,
                 _registered_method=True)
+        self.PrepareUpload = channel.unary_unary(
+                '/daf.evaluation.v1.EvaluationWorkerService/PrepareUpload',
+                request_serializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.PrepareUploadRequest.SerializeToString,
+                response_deserializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.PrepareUploadResponse.FromString,
+                _registered_method=True)
 
 
 class EvaluationWorkerServiceServicer:
@@ -65,6 +70,13 @@ class EvaluationWorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PrepareUpload(self, request, context):
+        """Says where to write a replay, before the episode that names it is reported.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EvaluationWorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_EvaluationWorkerServiceServicer_to_server(servicer, server):
                     servicer.ReportShard,
                     request_deserializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.ReportShardRequest.FromString,
                     response_serializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.ReportShardResponse.SerializeToString,
+            ),
+            'PrepareUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareUpload,
+                    request_deserializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.PrepareUploadRequest.FromString,
+                    response_serializer=daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.PrepareUploadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class EvaluationWorkerService:
             '/daf.evaluation.v1.EvaluationWorkerService/ReportShard',
             daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.ReportShardRequest.SerializeToString,
             daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.ReportShardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daf.evaluation.v1.EvaluationWorkerService/PrepareUpload',
+            daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.PrepareUploadRequest.SerializeToString,
+            daf__protos_dot_evaluation_dot_v1_dot_worker__service__pb2.PrepareUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

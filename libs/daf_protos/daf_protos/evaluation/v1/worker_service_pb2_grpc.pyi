@@ -37,6 +37,8 @@ class EvaluationWorkerServiceStub:
     """Leases the next shard to a worker, with all that it needs to play it."""
     ReportShard: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReportShardRequest, _worker_service_pb2.ReportShardResponse]
     """Takes a heartbeat of a lease, with the episodes played since the last. A lease that was taken over is ABORTED."""
+    PrepareUpload: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.PrepareUploadRequest, _worker_service_pb2.PrepareUploadResponse]
+    """Says where to write a replay, before the episode that names it is reported."""
 
 @_typing.type_check_only
 class EvaluationWorkerServiceAsyncStub(EvaluationWorkerServiceStub):
@@ -47,6 +49,8 @@ class EvaluationWorkerServiceAsyncStub(EvaluationWorkerServiceStub):
     """Leases the next shard to a worker, with all that it needs to play it."""
     ReportShard: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReportShardRequest, _worker_service_pb2.ReportShardResponse]  # type: ignore[assignment]
     """Takes a heartbeat of a lease, with the episodes played since the last. A lease that was taken over is ABORTED."""
+    PrepareUpload: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.PrepareUploadRequest, _worker_service_pb2.PrepareUploadResponse]  # type: ignore[assignment]
+    """Says where to write a replay, before the episode that names it is reported."""
 
 class EvaluationWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """What the workers of an evaluation ask and report."""
@@ -66,5 +70,13 @@ class EvaluationWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ReportShardResponse, _abc.Awaitable[_worker_service_pb2.ReportShardResponse]]:
         """Takes a heartbeat of a lease, with the episodes played since the last. A lease that was taken over is ABORTED."""
+
+    @_abc_1.abstractmethod
+    def PrepareUpload(
+        self,
+        request: _worker_service_pb2.PrepareUploadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_service_pb2.PrepareUploadResponse, _abc.Awaitable[_worker_service_pb2.PrepareUploadResponse]]:
+        """Says where to write a replay, before the episode that names it is reported."""
 
 def add_EvaluationWorkerServiceServicer_to_server(servicer: EvaluationWorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

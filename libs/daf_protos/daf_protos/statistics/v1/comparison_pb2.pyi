@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from daf_protos.statistics.v1 import metric_pb2 as _metric_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -97,6 +98,8 @@ class ComparisonDesign(_message.Message):
     BASELINE_FIELD_NUMBER: _builtins.int
     EPISODES_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    AGGREGATION_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """`reward`, or the name of an agent's or the game's statistic; higher is better. Values from elsewhere: any name."""
     alpha: _builtins.float
@@ -111,6 +114,12 @@ class ComparisonDesign(_message.Message):
     """Episodes of each mission that were planned, and so pairs; 0 means as many as there are."""
     strict: _builtins.bool
     """Refuses a design that cannot reach its alpha, instead of warning of it."""
+    aggregation: _metric_pb2.Aggregation.ValueType
+    """How the values of a policy's seats become one."""
+    looks: _builtins.int
+    """How often is looked at the numbers while they come in, after equally many episodes each; 0 and 1: once, at the end.
+    Every look has its part of alpha (O'Brien and Fleming), and policies that are worse than another play no more.
+    """
     def __init__(
         self,
         *,
@@ -121,10 +130,12 @@ class ComparisonDesign(_message.Message):
         baseline: _builtins.int | None = ...,
         episodes: _builtins.int = ...,
         strict: _builtins.bool = ...,
+        aggregation: _metric_pb2.Aggregation.ValueType = ...,
+        looks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_margin", b"_margin", "baseline", b"baseline", "margin", b"margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_margin", b"_margin", "alpha", b"alpha", "baseline", b"baseline", "episodes", b"episodes", "family", b"family", "margin", b"margin", "metric", b"metric", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline", b"_baseline", "_margin", b"_margin", "aggregation", b"aggregation", "alpha", b"alpha", "baseline", b"baseline", "episodes", b"episodes", "family", b"family", "looks", b"looks", "margin", b"margin", "metric", b"metric", "strict", b"strict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline: _TypeAlias = _typing.Literal["baseline"]  # noqa: Y015
     _WhichOneofArgType__baseline: _TypeAlias = _typing.Literal["_baseline", b"_baseline"]  # noqa: Y015
@@ -151,6 +162,7 @@ class Comparison(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     PROFILE_THRESHOLDS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    RACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `comparisons/{comparison}`."""
     @_builtins.property
@@ -181,6 +193,10 @@ class Comparison(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was computed."""
 
+    @_builtins.property
+    def race(self) -> Global___Race:
+        """How far the race is; unset unless the design has several looks."""
+
     def __init__(
         self,
         *,
@@ -192,14 +208,91 @@ class Comparison(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         profile_thresholds: _abc.Iterable[_builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        race: Global___Race | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "design", b"design"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "design", b"design", "race", b"race"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "design", b"design", "missions", b"missions", "name", b"name", "pairs", b"pairs", "policies", b"policies", "profile_thresholds", b"profile_thresholds", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "design", b"design", "missions", b"missions", "name", b"name", "pairs", b"pairs", "policies", b"policies", "profile_thresholds", b"profile_thresholds", "race", b"race", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
+
+@_typing.final
+class Race(_message.Message):
+    """A race among policies: after each look those that are worse than another leave it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOOKS_FIELD_NUMBER: _builtins.int
+    RACING_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
+    looks: _builtins.int
+    """Looks that were taken, out of the design's."""
+    over: _builtins.bool
+    """Whether there is nothing left to find out, or no look to do it."""
+    @_builtins.property
+    def racing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of the policies that are still racing."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RaceDecision]:
+        """What was decided, in its order."""
+
+    def __init__(
+        self,
+        *,
+        looks: _builtins.int = ...,
+        racing: _abc.Iterable[_builtins.int] | None = ...,
+        decisions: _abc.Iterable[Global___RaceDecision] | None = ...,
+        over: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "looks", b"looks", "over", b"over", "racing", b"racing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Race: _TypeAlias = Race  # noqa: Y015
+
+@_typing.final
+class RaceDecision(_message.Message):
+    """A decision of a race."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BETTER_FIELD_NUMBER: _builtins.int
+    WORSE_FIELD_NUMBER: _builtins.int
+    LOOK_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    better: _builtins.int
+    """Number of the better policy."""
+    worse: _builtins.int
+    """Number of the worse one, which left."""
+    look: _builtins.int
+    """The look that decided it, from 1."""
+    p_value: _builtins.float
+    """Two-sided p-value at that look."""
+    level: _builtins.float
+    """The level at or below which that look decided."""
+    def __init__(
+        self,
+        *,
+        better: _builtins.int = ...,
+        worse: _builtins.int = ...,
+        look: _builtins.int = ...,
+        p_value: _builtins.float = ...,
+        level: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["better", b"better", "level", b"level", "look", b"look", "p_value", b"p_value", "worse", b"worse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RaceDecision: _TypeAlias = RaceDecision  # noqa: Y015
 
 @_typing.final
 class ComparedPolicy(_message.Message):
@@ -249,29 +342,53 @@ class PolicyEpisodes(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    LABEL_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What reports call the policy; empty means a name made of its first source."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___EpisodeSource]:
+        """Where they are: at least one; of a design with several looks, one for each look that the policy took part in."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        sources: _abc.Iterable[Global___EpisodeSource] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyEpisodes: _TypeAlias = PolicyEpisodes  # noqa: Y015
+
+@_typing.final
+class EpisodeSource(_message.Message):
+    """Names the episodes of one policy in one evaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     EVALUATION_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
-    LABEL_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """Resource name of the evaluation."""
     policy: _builtins.int
     """Number of the policy in it."""
-    label: _builtins.str
-    """What reports call the policy; empty means a name made of the other fields."""
     def __init__(
         self,
         *,
         evaluation: _builtins.str = ...,
         policy: _builtins.int = ...,
-        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "label", b"label", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "policy", b"policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PolicyEpisodes: _TypeAlias = PolicyEpisodes  # noqa: Y015
+Global___EpisodeSource: _TypeAlias = EpisodeSource  # noqa: Y015
 
 @_typing.final
 class PolicyValuesSummary(_message.Message):

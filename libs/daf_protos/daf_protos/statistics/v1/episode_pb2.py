@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from daf_protos.common.v1 import artifact_pb2 as daf__protos_dot_common_dot_v1_dot_artifact__pb2
 from daf_protos.common.v1 import failure_pb2 as daf__protos_dot_common_dot_v1_dot_failure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&daf_protos/statistics/v1/episode.proto\x12\x11\x64\x61\x66.statistics.v1\x1a\"daf_protos/common/v1/failure.proto\"\xca\x04\n\x07\x45pisode\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\x05\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\r\n\x05seats\x18\x05 \x03(\x05\x12\x0f\n\x07rewards\x18\x06 \x03(\x01\x12\x17\n\x0f\x61\x63tion_timeouts\x18\x07 \x03(\x05\x12\r\n\x05steps\x18\x08 \x01(\x05\x12\x11\n\tmax_steps\x18\t \x01(\x05\x12\x37\n\x10\x61gent_statistics\x18\n \x03(\x0b\x32\x1d.daf.statistics.v1.Statistics\x12\x36\n\x0fgame_statistics\x18\x0b \x01(\x0b\x32\x1d.daf.statistics.v1.Statistics\x12>\n\x17\x61verage_game_statistics\x18\x0c \x01(\x0b\x32\x1d.daf.statistics.v1.Statistics\x12(\n\x08\x66orfeits\x18\r \x03(\x0b\x32\x16.daf.common.v1.Failure\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12\x14\n\x0cwall_seconds\x18\x0f \x01(\x01\x12\x0e\n\x06worker\x18\x10 \x01(\t\x12:\n\x08versions\x18\x11 \x03(\x0b\x32(.daf.statistics.v1.Episode.VersionsEntry\x12\x0f\n\x07mission\x18\x12 \x01(\t\x12\x12\n\nmap_digest\x18\x13 \x01(\t\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"v\n\nStatistics\x12\x39\n\x06values\x18\x01 \x03(\x0b\x32).daf.statistics.v1.Statistics.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&daf_protos/statistics/v1/episode.proto\x12\x11\x64\x61\x66.statistics.v1\x1a#daf_protos/common/v1/artifact.proto\x1a\"daf_protos/common/v1/failure.proto\"\xbd\x05\n\x07\x45pisode\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x10\n\x08scenario\x18\x02 \x01(\x05\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\r\n\x05seats\x18\x05 \x03(\x05\x12\x0f\n\x07rewards\x18\x06 \x03(\x01\x12\x17\n\x0f\x61\x63tion_timeouts\x18\x07 \x03(\x05\x12\r\n\x05steps\x18\x08 \x01(\x05\x12\x11\n\tmax_steps\x18\t \x01(\x05\x12\x37\n\x10\x61gent_statistics\x18\n \x03(\x0b\x32\x1d.daf.statistics.v1.Statistics\x12\x36\n\x0fgame_statistics\x18\x0b \x01(\x0b\x32\x1d.daf.statistics.v1.Statistics\x12>\n\x17\x61verage_game_statistics\x18\x0c \x01(\x0b\x32\x1d.daf.statistics.v1.Statistics\x12(\n\x08\x66orfeits\x18\r \x03(\x0b\x32\x16.daf.common.v1.Failure\x12\x0e\n\x06\x64igest\x18\x0e \x01(\t\x12\x14\n\x0cwall_seconds\x18\x0f \x01(\x01\x12\x0e\n\x06worker\x18\x10 \x01(\t\x12:\n\x08versions\x18\x11 \x03(\x0b\x32(.daf.statistics.v1.Episode.VersionsEntry\x12\x0f\n\x07mission\x18\x12 \x01(\t\x12\x12\n\nmap_digest\x18\x13 \x01(\t\x12\'\n\x06replay\x18\x14 \x01(\x0b\x32\x17.daf.common.v1.Artifact\x12\x33\n\tlatencies\x18\x15 \x03(\x0b\x32 .daf.statistics.v1.PolicyLatency\x12\x13\n\x0b\x61pproximate\x18\x16 \x01(\x08\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"o\n\rPolicyLatency\x12\x0e\n\x06policy\x18\x01 \x01(\x05\x12\r\n\x05steps\x18\x02 \x01(\x03\x12\x15\n\rtotal_seconds\x18\x03 \x01(\x01\x12\x17\n\x0flongest_seconds\x18\x04 \x01(\x01\x12\x0f\n\x07\x62uckets\x18\x05 \x03(\x03\"v\n\nStatistics\x12\x39\n\x06values\x18\x01 \x03(\x0b\x32).daf.statistics.v1.Statistics.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EPISODE_VERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_STATISTICS_VALUESENTRY']._loaded_options = None
   _globals['_STATISTICS_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_EPISODE']._serialized_start=98
-  _globals['_EPISODE']._serialized_end=684
-  _globals['_EPISODE_VERSIONSENTRY']._serialized_start=637
-  _globals['_EPISODE_VERSIONSENTRY']._serialized_end=684
-  _globals['_STATISTICS']._serialized_start=686
-  _globals['_STATISTICS']._serialized_end=804
-  _globals['_STATISTICS_VALUESENTRY']._serialized_start=759
-  _globals['_STATISTICS_VALUESENTRY']._serialized_end=804
+  _globals['_EPISODE']._serialized_start=135
+  _globals['_EPISODE']._serialized_end=836
+  _globals['_EPISODE_VERSIONSENTRY']._serialized_start=789
+  _globals['_EPISODE_VERSIONSENTRY']._serialized_end=836
+  _globals['_POLICYLATENCY']._serialized_start=838
+  _globals['_POLICYLATENCY']._serialized_end=949
+  _globals['_STATISTICS']._serialized_start=951
+  _globals['_STATISTICS']._serialized_end=1069
+  _globals['_STATISTICS_VALUESENTRY']._serialized_start=1024
+  _globals['_STATISTICS_VALUESENTRY']._serialized_end=1069
 # @@protoc_insertion_point(module_scope)

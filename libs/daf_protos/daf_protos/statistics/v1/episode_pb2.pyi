@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from daf_protos.common.v1 import artifact_pb2 as _artifact_pb2
 from daf_protos.common.v1 import failure_pb2 as _failure_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -64,6 +65,9 @@ class Episode(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     MISSION_FIELD_NUMBER: _builtins.int
     MAP_DIGEST_FIELD_NUMBER: _builtins.int
+    REPLAY_FIELD_NUMBER: _builtins.int
+    LATENCIES_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_FIELD_NUMBER: _builtins.int
     evaluation: _builtins.str
     """Resource name of the evaluation."""
     scenario: _builtins.int
@@ -88,6 +92,8 @@ class Episode(_message.Message):
     """SHA-256 of the map that was played; empty where it is not known. Episodes on the same map that are equal in seats,
     steps, rewards and all statistics are copies of one another.
     """
+    approximate: _builtins.bool
+    """Played in batches that may change the last bits of a network's output: not the episode that CoGames would play."""
     @_builtins.property
     def seats(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """For every seat (agent) the number of the policy in the evaluation that sits there."""
@@ -122,6 +128,14 @@ class Episode(_message.Message):
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Versions of what it ran on, by package name."""
 
+    @_builtins.property
+    def replay(self) -> _artifact_pb2.Artifact:
+        """Its replay, for CoGames' own player; unset unless replays were asked for."""
+
+    @_builtins.property
+    def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyLatency]:
+        """How long the policies' steps took, apart from what they scored."""
+
     def __init__(
         self,
         *,
@@ -144,14 +158,59 @@ class Episode(_message.Message):
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         mission: _builtins.str = ...,
         map_digest: _builtins.str = ...,
+        replay: _artifact_pb2.Artifact | None = ...,
+        latencies: _abc.Iterable[Global___PolicyLatency] | None = ...,
+        approximate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["average_game_statistics", b"average_game_statistics", "game_statistics", b"game_statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["average_game_statistics", b"average_game_statistics", "game_statistics", b"game_statistics", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_timeouts", b"action_timeouts", "agent_statistics", b"agent_statistics", "average_game_statistics", b"average_game_statistics", "digest", b"digest", "evaluation", b"evaluation", "forfeits", b"forfeits", "game_statistics", b"game_statistics", "index", b"index", "map_digest", b"map_digest", "max_steps", b"max_steps", "mission", b"mission", "rewards", b"rewards", "scenario", b"scenario", "seats", b"seats", "seed", b"seed", "steps", b"steps", "versions", b"versions", "wall_seconds", b"wall_seconds", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_timeouts", b"action_timeouts", "agent_statistics", b"agent_statistics", "approximate", b"approximate", "average_game_statistics", b"average_game_statistics", "digest", b"digest", "evaluation", b"evaluation", "forfeits", b"forfeits", "game_statistics", b"game_statistics", "index", b"index", "latencies", b"latencies", "map_digest", b"map_digest", "max_steps", b"max_steps", "mission", b"mission", "replay", b"replay", "rewards", b"rewards", "scenario", b"scenario", "seats", b"seats", "seed", b"seed", "steps", b"steps", "versions", b"versions", "wall_seconds", b"wall_seconds", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Episode: _TypeAlias = Episode  # noqa: Y015
+
+@_typing.final
+class PolicyLatency(_message.Message):
+    """How long the steps of one policy took."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
+    LONGEST_SECONDS_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.int
+    """Number of the policy in the evaluation."""
+    steps: _builtins.int
+    """Steps that were timed, one for each of its agents; in a batch all take as long as the batch."""
+    total_seconds: _builtins.float
+    """Seconds that they took together, counting a batch once."""
+    longest_seconds: _builtins.float
+    """The longest in seconds."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Steps by their time: the first bucket holds those below 1 microsecond, bucket i those from sqrt(2)^(i-1) up to sqrt(2)^i
+        microseconds. Buckets after the last that holds any are left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        total_seconds: _builtins.float = ...,
+        longest_seconds: _builtins.float = ...,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "longest_seconds", b"longest_seconds", "policy", b"policy", "steps", b"steps", "total_seconds", b"total_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyLatency: _TypeAlias = PolicyLatency  # noqa: Y015
 
 @_typing.final
 class Statistics(_message.Message):

@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from daf_protos.statistics.v1 import episode_pb2 as daf__protos_dot_statistics_dot_v1_dot_episode__pb2
+from daf_protos.statistics.v1 import metric_pb2 as daf__protos_dot_statistics_dot_v1_dot_metric__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1daf_protos/statistics/v1/statistics_service.proto\x12\x11\x64\x61\x66.statistics.v1\x1a&daf_protos/statistics/v1/episode.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x01\n\x0bMetricPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0b\x61gent_steps\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x06values\x18\x04 \x03(\x0b\x32*.daf.statistics.v1.MetricPoint.ValuesEntry\x12\x12\n\nnon_finite\x18\x05 \x03(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"~\n\x14RecordMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12.\n\x06points\x18\x02 \x03(\x0b\x32\x1e.daf.statistics.v1.MetricPoint\x12\x17\n\nafter_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_after_step\")\n\x15RecordMetricsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"q\n\x12ReadMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x17\n\nafter_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nmax_points\x18\x04 \x01(\x05\x42\r\n\x0b_after_step\"}\n\x0cMetricSeries\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x03\x12\x13\n\x0b\x61gent_steps\x18\x03 \x03(\x03\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12)\n\x05times\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x13ReadMetricsResponse\x12/\n\x06series\x18\x01 \x03(\x0b\x32\x1f.daf.statistics.v1.MetricSeries\"E\n\x12PlotMetricsRequest\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\r\n\x05title\x18\x03 \x01(\t\"\"\n\x13PlotMetricsResponse\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"$\n\x12ListMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"&\n\x13ListMetricsResponse\x12\x0f\n\x07metrics\x18\x01 \x03(\t\"E\n\x15RecordEpisodesRequest\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\"*\n\x16RecordEpisodesResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"P\n\x13ListEpisodesRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListEpisodesResponse\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\"[\n\x1aSummarizeEvaluationRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12)\n\x06metric\x18\x02 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\"\x89\x02\n\rPolicySummary\x12\x0e\n\x06policy\x18\x01 \x01(\x05\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x05\x12\x10\n\x08\x66orfeits\x18\x03 \x01(\x05\x12\x11\n\x04mean\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0estandard_error\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cinterval_low\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rinterval_high\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06values\x18\x08 \x03(\x01\x12\x0e\n\x06\x63opies\x18\t \x01(\x05\x42\x07\n\x05_meanB\x11\n\x0f_standard_errorB\x0f\n\r_interval_lowB\x10\n\x0e_interval_high\"s\n\x1bSummarizeEvaluationResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .daf.statistics.v1.PolicySummary\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x05\"$\n\x14\x44\x65leteNumbersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteNumbersResponse2\xb3\x06\n\x11StatisticsService\x12\x62\n\rRecordMetrics\x12\'.daf.statistics.v1.RecordMetricsRequest\x1a(.daf.statistics.v1.RecordMetricsResponse\x12\\\n\x0bReadMetrics\x12%.daf.statistics.v1.ReadMetricsRequest\x1a&.daf.statistics.v1.ReadMetricsResponse\x12\\\n\x0bPlotMetrics\x12%.daf.statistics.v1.PlotMetricsRequest\x1a&.daf.statistics.v1.PlotMetricsResponse\x12\\\n\x0bListMetrics\x12%.daf.statistics.v1.ListMetricsRequest\x1a&.daf.statistics.v1.ListMetricsResponse\x12\x65\n\x0eRecordEpisodes\x12(.daf.statistics.v1.RecordEpisodesRequest\x1a).daf.statistics.v1.RecordEpisodesResponse\x12_\n\x0cListEpisodes\x12&.daf.statistics.v1.ListEpisodesRequest\x1a\'.daf.statistics.v1.ListEpisodesResponse\x12t\n\x13SummarizeEvaluation\x12-.daf.statistics.v1.SummarizeEvaluationRequest\x1a..daf.statistics.v1.SummarizeEvaluationResponse\x12\x62\n\rDeleteNumbers\x12\'.daf.statistics.v1.DeleteNumbersRequest\x1a(.daf.statistics.v1.DeleteNumbersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n1daf_protos/statistics/v1/statistics_service.proto\x12\x11\x64\x61\x66.statistics.v1\x1a&daf_protos/statistics/v1/episode.proto\x1a%daf_protos/statistics/v1/metric.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x01\n\x0bMetricPoint\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x13\n\x0b\x61gent_steps\x18\x02 \x01(\x03\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\x06values\x18\x04 \x03(\x0b\x32*.daf.statistics.v1.MetricPoint.ValuesEntry\x12\x12\n\nnon_finite\x18\x05 \x03(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"~\n\x14RecordMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12.\n\x06points\x18\x02 \x03(\x0b\x32\x1e.daf.statistics.v1.MetricPoint\x12\x17\n\nafter_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_after_step\")\n\x15RecordMetricsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"q\n\x12ReadMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x17\n\nafter_step\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nmax_points\x18\x04 \x01(\x05\x42\r\n\x0b_after_step\"}\n\x0cMetricSeries\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\x03\x12\x13\n\x0b\x61gent_steps\x18\x03 \x03(\x03\x12\x0e\n\x06values\x18\x04 \x03(\x01\x12)\n\x05times\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x13ReadMetricsResponse\x12/\n\x06series\x18\x01 \x03(\x0b\x32\x1f.daf.statistics.v1.MetricSeries\"E\n\x12PlotMetricsRequest\x12\x0f\n\x07sources\x18\x01 \x03(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\r\n\x05title\x18\x03 \x01(\t\"\"\n\x13PlotMetricsResponse\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"$\n\x12ListMetricsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\"&\n\x13ListMetricsResponse\x12\x0f\n\x07metrics\x18\x01 \x03(\t\"E\n\x15RecordEpisodesRequest\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\"*\n\x16RecordEpisodesResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x05\"P\n\x13ListEpisodesRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListEpisodesResponse\x12,\n\x08\x65pisodes\x18\x01 \x03(\x0b\x32\x1a.daf.statistics.v1.Episode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x12\x43heckMetricRequest\x12)\n\x06metric\x18\x01 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\"\x15\n\x13\x43heckMetricResponse\"[\n\x1aSummarizeEvaluationRequest\x12\x12\n\nevaluation\x18\x01 \x01(\t\x12)\n\x06metric\x18\x02 \x01(\x0b\x32\x19.daf.statistics.v1.Metric\"\xb6\x02\n\rPolicySummary\x12\x0e\n\x06policy\x18\x01 \x01(\x05\x12\x10\n\x08\x65pisodes\x18\x02 \x01(\x05\x12\x10\n\x08\x66orfeits\x18\x03 \x01(\x05\x12\x11\n\x04mean\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0estandard_error\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cinterval_low\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\rinterval_high\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x0e\n\x06values\x18\x08 \x03(\x01\x12\x0e\n\x06\x63opies\x18\t \x01(\x05\x12+\n\x07latency\x18\n \x01(\x0b\x32\x1a.daf.statistics.v1.LatencyB\x07\n\x05_meanB\x11\n\x0f_standard_errorB\x0f\n\r_interval_lowB\x10\n\x0e_interval_high\"\x89\x01\n\x07Latency\x12\r\n\x05steps\x18\x01 \x01(\x03\x12\x14\n\x0cmean_seconds\x18\x02 \x01(\x01\x12\x16\n\x0emedian_seconds\x18\x03 \x01(\x01\x12\x13\n\x0bp95_seconds\x18\x04 \x01(\x01\x12\x13\n\x0bp99_seconds\x18\x05 \x01(\x01\x12\x17\n\x0flongest_seconds\x18\x06 \x01(\x01\"\x88\x01\n\x1bSummarizeEvaluationResponse\x12\x32\n\x08policies\x18\x01 \x03(\x0b\x32 .daf.statistics.v1.PolicySummary\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x65pisodes\x18\x03 \x01(\x05\x12\x13\n\x0b\x61pproximate\x18\x04 \x01(\x08\"$\n\x14\x44\x65leteNumbersRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteNumbersResponse2\x91\x07\n\x11StatisticsService\x12\x62\n\rRecordMetrics\x12\'.daf.statistics.v1.RecordMetricsRequest\x1a(.daf.statistics.v1.RecordMetricsResponse\x12\\\n\x0bReadMetrics\x12%.daf.statistics.v1.ReadMetricsRequest\x1a&.daf.statistics.v1.ReadMetricsResponse\x12\\\n\x0bPlotMetrics\x12%.daf.statistics.v1.PlotMetricsRequest\x1a&.daf.statistics.v1.PlotMetricsResponse\x12\\\n\x0bListMetrics\x12%.daf.statistics.v1.ListMetricsRequest\x1a&.daf.statistics.v1.ListMetricsResponse\x12\x65\n\x0eRecordEpisodes\x12(.daf.statistics.v1.RecordEpisodesRequest\x1a).daf.statistics.v1.RecordEpisodesResponse\x12_\n\x0cListEpisodes\x12&.daf.statistics.v1.ListEpisodesRequest\x1a\'.daf.statistics.v1.ListEpisodesResponse\x12\\\n\x0b\x43heckMetric\x12%.daf.statistics.v1.CheckMetricRequest\x1a&.daf.statistics.v1.CheckMetricResponse\x12t\n\x13SummarizeEvaluation\x12-.daf.statistics.v1.SummarizeEvaluationRequest\x1a..daf.statistics.v1.SummarizeEvaluationResponse\x12\x62\n\rDeleteNumbers\x12\'.daf.statistics.v1.DeleteNumbersRequest\x1a(.daf.statistics.v1.DeleteNumbersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,48 +36,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METRICPOINT_VALUESENTRY']._loaded_options = None
   _globals['_METRICPOINT_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_METRICPOINT']._serialized_start=146
-  _globals['_METRICPOINT']._serialized_end=363
-  _globals['_METRICPOINT_VALUESENTRY']._serialized_start=318
-  _globals['_METRICPOINT_VALUESENTRY']._serialized_end=363
-  _globals['_RECORDMETRICSREQUEST']._serialized_start=365
-  _globals['_RECORDMETRICSREQUEST']._serialized_end=491
-  _globals['_RECORDMETRICSRESPONSE']._serialized_start=493
-  _globals['_RECORDMETRICSRESPONSE']._serialized_end=534
-  _globals['_READMETRICSREQUEST']._serialized_start=536
-  _globals['_READMETRICSREQUEST']._serialized_end=649
-  _globals['_METRICSERIES']._serialized_start=651
-  _globals['_METRICSERIES']._serialized_end=776
-  _globals['_READMETRICSRESPONSE']._serialized_start=778
-  _globals['_READMETRICSRESPONSE']._serialized_end=848
-  _globals['_PLOTMETRICSREQUEST']._serialized_start=850
-  _globals['_PLOTMETRICSREQUEST']._serialized_end=919
-  _globals['_PLOTMETRICSRESPONSE']._serialized_start=921
-  _globals['_PLOTMETRICSRESPONSE']._serialized_end=955
-  _globals['_LISTMETRICSREQUEST']._serialized_start=957
-  _globals['_LISTMETRICSREQUEST']._serialized_end=993
-  _globals['_LISTMETRICSRESPONSE']._serialized_start=995
-  _globals['_LISTMETRICSRESPONSE']._serialized_end=1033
-  _globals['_RECORDEPISODESREQUEST']._serialized_start=1035
-  _globals['_RECORDEPISODESREQUEST']._serialized_end=1104
-  _globals['_RECORDEPISODESRESPONSE']._serialized_start=1106
-  _globals['_RECORDEPISODESRESPONSE']._serialized_end=1148
-  _globals['_LISTEPISODESREQUEST']._serialized_start=1150
-  _globals['_LISTEPISODESREQUEST']._serialized_end=1230
-  _globals['_LISTEPISODESRESPONSE']._serialized_start=1232
-  _globals['_LISTEPISODESRESPONSE']._serialized_end=1325
-  _globals['_METRIC']._serialized_start=1327
-  _globals['_METRIC']._serialized_end=1349
-  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_start=1351
-  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_end=1442
-  _globals['_POLICYSUMMARY']._serialized_start=1445
-  _globals['_POLICYSUMMARY']._serialized_end=1710
-  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_start=1712
-  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_end=1827
-  _globals['_DELETENUMBERSREQUEST']._serialized_start=1829
-  _globals['_DELETENUMBERSREQUEST']._serialized_end=1865
-  _globals['_DELETENUMBERSRESPONSE']._serialized_start=1867
-  _globals['_DELETENUMBERSRESPONSE']._serialized_end=1890
-  _globals['_STATISTICSSERVICE']._serialized_start=1893
-  _globals['_STATISTICSSERVICE']._serialized_end=2712
+  _globals['_METRICPOINT']._serialized_start=185
+  _globals['_METRICPOINT']._serialized_end=402
+  _globals['_METRICPOINT_VALUESENTRY']._serialized_start=357
+  _globals['_METRICPOINT_VALUESENTRY']._serialized_end=402
+  _globals['_RECORDMETRICSREQUEST']._serialized_start=404
+  _globals['_RECORDMETRICSREQUEST']._serialized_end=530
+  _globals['_RECORDMETRICSRESPONSE']._serialized_start=532
+  _globals['_RECORDMETRICSRESPONSE']._serialized_end=573
+  _globals['_READMETRICSREQUEST']._serialized_start=575
+  _globals['_READMETRICSREQUEST']._serialized_end=688
+  _globals['_METRICSERIES']._serialized_start=690
+  _globals['_METRICSERIES']._serialized_end=815
+  _globals['_READMETRICSRESPONSE']._serialized_start=817
+  _globals['_READMETRICSRESPONSE']._serialized_end=887
+  _globals['_PLOTMETRICSREQUEST']._serialized_start=889
+  _globals['_PLOTMETRICSREQUEST']._serialized_end=958
+  _globals['_PLOTMETRICSRESPONSE']._serialized_start=960
+  _globals['_PLOTMETRICSRESPONSE']._serialized_end=994
+  _globals['_LISTMETRICSREQUEST']._serialized_start=996
+  _globals['_LISTMETRICSREQUEST']._serialized_end=1032
+  _globals['_LISTMETRICSRESPONSE']._serialized_start=1034
+  _globals['_LISTMETRICSRESPONSE']._serialized_end=1072
+  _globals['_RECORDEPISODESREQUEST']._serialized_start=1074
+  _globals['_RECORDEPISODESREQUEST']._serialized_end=1143
+  _globals['_RECORDEPISODESRESPONSE']._serialized_start=1145
+  _globals['_RECORDEPISODESRESPONSE']._serialized_end=1187
+  _globals['_LISTEPISODESREQUEST']._serialized_start=1189
+  _globals['_LISTEPISODESREQUEST']._serialized_end=1269
+  _globals['_LISTEPISODESRESPONSE']._serialized_start=1271
+  _globals['_LISTEPISODESRESPONSE']._serialized_end=1364
+  _globals['_CHECKMETRICREQUEST']._serialized_start=1366
+  _globals['_CHECKMETRICREQUEST']._serialized_end=1429
+  _globals['_CHECKMETRICRESPONSE']._serialized_start=1431
+  _globals['_CHECKMETRICRESPONSE']._serialized_end=1452
+  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_start=1454
+  _globals['_SUMMARIZEEVALUATIONREQUEST']._serialized_end=1545
+  _globals['_POLICYSUMMARY']._serialized_start=1548
+  _globals['_POLICYSUMMARY']._serialized_end=1858
+  _globals['_LATENCY']._serialized_start=1861
+  _globals['_LATENCY']._serialized_end=1998
+  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_start=2001
+  _globals['_SUMMARIZEEVALUATIONRESPONSE']._serialized_end=2137
+  _globals['_DELETENUMBERSREQUEST']._serialized_start=2139
+  _globals['_DELETENUMBERSREQUEST']._serialized_end=2175
+  _globals['_DELETENUMBERSRESPONSE']._serialized_start=2177
+  _globals['_DELETENUMBERSRESPONSE']._serialized_end=2200
+  _globals['_STATISTICSSERVICE']._serialized_start=2203
+  _globals['_STATISTICSSERVICE']._serialized_end=3116
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from daf_protos.statistics.v1 import episode_pb2 as _episode_pb2
+from daf_protos.statistics.v1 import metric_pb2 as _metric_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -455,26 +456,45 @@ class ListEpisodesResponse(_message.Message):
 Global___ListEpisodesResponse: _TypeAlias = ListEpisodesResponse  # noqa: Y015
 
 @_typing.final
-class Metric(_message.Message):
-    """A number that episodes yield: per episode and policy, the mean over the policy's seats."""
+class CheckMetricRequest(_message.Message):
+    """Asks whether a metric is known."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """`reward`, or the name of an agent's or the game's statistic. A known statistic that an episode lacks is 0 there."""
+    METRIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def metric(self) -> _metric_pb2.Metric:
+        """The metric."""
+
     def __init__(
         self,
         *,
-        name: _builtins.str = ...,
+        metric: _metric_pb2.Metric | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Metric: _TypeAlias = Metric  # noqa: Y015
+Global___CheckMetricRequest: _TypeAlias = CheckMetricRequest  # noqa: Y015
+
+@_typing.final
+class CheckMetricResponse(_message.Message):
+    """The metric is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMetricResponse: _TypeAlias = CheckMetricResponse  # noqa: Y015
 
 @_typing.final
 class SummarizeEvaluationRequest(_message.Message):
@@ -487,14 +507,14 @@ class SummarizeEvaluationRequest(_message.Message):
     evaluation: _builtins.str
     """Resource name of the evaluation."""
     @_builtins.property
-    def metric(self) -> Global___Metric:
+    def metric(self) -> _metric_pb2.Metric:
         """What to summarize."""
 
     def __init__(
         self,
         *,
         evaluation: _builtins.str = ...,
-        metric: Global___Metric | None = ...,
+        metric: _metric_pb2.Metric | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -519,6 +539,7 @@ class PolicySummary(_message.Message):
     INTERVAL_HIGH_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     COPIES_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
     policy: _builtins.int
     """Number of the policy in the evaluation."""
     episodes: _builtins.int
@@ -539,6 +560,10 @@ class PolicySummary(_message.Message):
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The value of every episode that counts, by scenario and index."""
 
+    @_builtins.property
+    def latency(self) -> Global___Latency:
+        """How long its steps took; unset where none were timed."""
+
     def __init__(
         self,
         *,
@@ -551,10 +576,11 @@ class PolicySummary(_message.Message):
         interval_high: _builtins.float | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
         copies: _builtins.int = ...,
+        latency: Global___Latency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "interval_high", b"interval_high", "interval_low", b"interval_low", "latency", b"latency", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "copies", b"copies", "episodes", b"episodes", "forfeits", b"forfeits", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "policy", b"policy", "standard_error", b"standard_error", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "copies", b"copies", "episodes", b"episodes", "forfeits", b"forfeits", "interval_high", b"interval_high", "interval_low", b"interval_low", "latency", b"latency", "mean", b"mean", "policy", b"policy", "standard_error", b"standard_error", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval_high: _TypeAlias = _typing.Literal["interval_high"]  # noqa: Y015
     _WhichOneofArgType__interval_high: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high"]  # noqa: Y015
@@ -576,6 +602,48 @@ class PolicySummary(_message.Message):
 Global___PolicySummary: _TypeAlias = PolicySummary  # noqa: Y015
 
 @_typing.final
+class Latency(_message.Message):
+    """How long steps took, in seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    MEAN_SECONDS_FIELD_NUMBER: _builtins.int
+    MEDIAN_SECONDS_FIELD_NUMBER: _builtins.int
+    P95_SECONDS_FIELD_NUMBER: _builtins.int
+    P99_SECONDS_FIELD_NUMBER: _builtins.int
+    LONGEST_SECONDS_FIELD_NUMBER: _builtins.int
+    steps: _builtins.int
+    """Steps that were timed."""
+    mean_seconds: _builtins.float
+    """Mean: the time of all steps, counting a batch once, over their number."""
+    median_seconds: _builtins.float
+    """Median; like the other percentiles, exact up to a factor of sqrt(2)."""
+    p95_seconds: _builtins.float
+    """95th percentile."""
+    p99_seconds: _builtins.float
+    """99th percentile."""
+    longest_seconds: _builtins.float
+    """The longest."""
+    def __init__(
+        self,
+        *,
+        steps: _builtins.int = ...,
+        mean_seconds: _builtins.float = ...,
+        median_seconds: _builtins.float = ...,
+        p95_seconds: _builtins.float = ...,
+        p99_seconds: _builtins.float = ...,
+        longest_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["longest_seconds", b"longest_seconds", "mean_seconds", b"mean_seconds", "median_seconds", b"median_seconds", "p95_seconds", b"p95_seconds", "p99_seconds", b"p99_seconds", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Latency: _TypeAlias = Latency  # noqa: Y015
+
+@_typing.final
 class SummarizeEvaluationResponse(_message.Message):
     """A summary."""
 
@@ -584,10 +652,13 @@ class SummarizeEvaluationResponse(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     EPISODES_FIELD_NUMBER: _builtins.int
+    APPROXIMATE_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """SHA-256 over the digests of all episodes, by scenario and index."""
     episodes: _builtins.int
     """Episodes recorded."""
+    approximate: _builtins.bool
+    """Whether any of them is approximate; see `Episode.approximate`."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicySummary]:
         """One for each policy that played."""
@@ -598,10 +669,11 @@ class SummarizeEvaluationResponse(_message.Message):
         policies: _abc.Iterable[Global___PolicySummary] | None = ...,
         digest: _builtins.str = ...,
         episodes: _builtins.int = ...,
+        approximate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "episodes", b"episodes", "policies", b"policies"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approximate", b"approximate", "digest", b"digest", "episodes", b"episodes", "policies", b"policies"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

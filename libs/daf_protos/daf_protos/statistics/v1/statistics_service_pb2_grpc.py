@@ -65,6 +65,11 @@ class StatisticsServiceStub:
                 request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListEpisodesRequest.SerializeToString,
                 response_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListEpisodesResponse.FromString,
                 _registered_method=True)
+        self.CheckMetric = channel.unary_unary(
+                '/daf.statistics.v1.StatisticsService/CheckMetric',
+                request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.CheckMetricRequest.SerializeToString,
+                response_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.CheckMetricResponse.FromString,
+                _registered_method=True)
         self.SummarizeEvaluation = channel.unary_unary(
                 '/daf.statistics.v1.StatisticsService/SummarizeEvaluation',
                 request_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.SummarizeEvaluationRequest.SerializeToString,
@@ -123,6 +128,13 @@ class StatisticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckMetric(self, request, context):
+        """Says whether a metric is known before anything has been played, and if it is not, which ones are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SummarizeEvaluation(self, request, context):
         """Summarizes one metric of an evaluation, policy by policy.
         """
@@ -169,6 +181,11 @@ def add_StatisticsServiceServicer_to_server(servicer, server):
                     servicer.ListEpisodes,
                     request_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListEpisodesRequest.FromString,
                     response_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListEpisodesResponse.SerializeToString,
+            ),
+            'CheckMetric': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckMetric,
+                    request_deserializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.CheckMetricRequest.FromString,
+                    response_serializer=daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.CheckMetricResponse.SerializeToString,
             ),
             'SummarizeEvaluation': grpc.unary_unary_rpc_method_handler(
                     servicer.SummarizeEvaluation,
@@ -344,6 +361,33 @@ class StatisticsService:
             '/daf.statistics.v1.StatisticsService/ListEpisodes',
             daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListEpisodesRequest.SerializeToString,
             daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.ListEpisodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMetric(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/daf.statistics.v1.StatisticsService/CheckMetric',
+            daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.CheckMetricRequest.SerializeToString,
+            daf__protos_dot_statistics_dot_v1_dot_statistics__service__pb2.CheckMetricResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class StatisticsServiceStub:
     """Records episodes. An episode that is already there is left as it is."""
     ListEpisodes: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.ListEpisodesRequest, _statistics_service_pb2.ListEpisodesResponse]
     """Lists the episodes of an evaluation, by scenario and index."""
+    CheckMetric: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.CheckMetricRequest, _statistics_service_pb2.CheckMetricResponse]
+    """Says whether a metric is known before anything has been played, and if it is not, which ones are."""
     SummarizeEvaluation: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.SummarizeEvaluationRequest, _statistics_service_pb2.SummarizeEvaluationResponse]
     """Summarizes one metric of an evaluation, policy by policy."""
     DeleteNumbers: _grpc.UnaryUnaryMultiCallable[_statistics_service_pb2.DeleteNumbersRequest, _statistics_service_pb2.DeleteNumbersResponse]
@@ -67,6 +69,8 @@ class StatisticsServiceAsyncStub(StatisticsServiceStub):
     """Records episodes. An episode that is already there is left as it is."""
     ListEpisodes: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.ListEpisodesRequest, _statistics_service_pb2.ListEpisodesResponse]  # type: ignore[assignment]
     """Lists the episodes of an evaluation, by scenario and index."""
+    CheckMetric: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.CheckMetricRequest, _statistics_service_pb2.CheckMetricResponse]  # type: ignore[assignment]
+    """Says whether a metric is known before anything has been played, and if it is not, which ones are."""
     SummarizeEvaluation: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.SummarizeEvaluationRequest, _statistics_service_pb2.SummarizeEvaluationResponse]  # type: ignore[assignment]
     """Summarizes one metric of an evaluation, policy by policy."""
     DeleteNumbers: _aio.UnaryUnaryMultiCallable[_statistics_service_pb2.DeleteNumbersRequest, _statistics_service_pb2.DeleteNumbersResponse]  # type: ignore[assignment]
@@ -122,6 +126,14 @@ class StatisticsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_statistics_service_pb2.ListEpisodesResponse, _abc.Awaitable[_statistics_service_pb2.ListEpisodesResponse]]:
         """Lists the episodes of an evaluation, by scenario and index."""
+
+    @_abc_1.abstractmethod
+    def CheckMetric(
+        self,
+        request: _statistics_service_pb2.CheckMetricRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_statistics_service_pb2.CheckMetricResponse, _abc.Awaitable[_statistics_service_pb2.CheckMetricResponse]]:
+        """Says whether a metric is known before anything has been played, and if it is not, which ones are."""
 
     @_abc_1.abstractmethod
     def SummarizeEvaluation(
