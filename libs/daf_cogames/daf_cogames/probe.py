@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from daf_cogames.catalog import check_mission, resolve_mission, resolve_policy
 from daf_cogames.cores import usable_cores
+from daf_common.machine import CGROUPS, memory_limit, memory_used, usable_memory
 
 if TYPE_CHECKING:
     from daf_cogames.missions import Mission
-
-CGROUP = Path("/sys/fs/cgroup")
 
 type Question = Mapping[str, Any]
 type Answer = dict[str, Any]
@@ -37,16 +36,16 @@ def main() -> int:
     return 0
 
 
-def machine(_: Question) -> Answer:
+def machine(_: Question, cgroups: Path = CGROUPS) -> Answer:
     """Cores and memory that this process may use, in bytes."""
     import psutil
 
     memory = psutil.virtual_memory()
-    limit, used = _cgroup_number("memory.max"), _cgroup_number("memory.current")
+    limit, used = memory_limit(cgroups), memory_used(cgroups)
     available = memory.available if limit is None else min(memory.available, max(0, limit - (used or 0)))
     return {
-        "cores": usable_cores(),
-        "memory_bytes": min(memory.total, limit or memory.total),
+        "cores": usable_cores(cgroups),
+        "memory_bytes": usable_memory(cgroups),
         "available_bytes": available,
     }
 
@@ -181,14 +180,6 @@ def _nccl_version() -> str | None:
         return None
     version: Callable[[], tuple[int, ...]] = torch.cuda.nccl.version
     return ".".join(map(str, version()))
-
-
-def _cgroup_number(name: str) -> int | None:
-    """A number of this container's memory, by cgroup v2; None where there is no limit."""
-    try:
-        return int((CGROUP / name).read_text())
-    except (OSError, ValueError):
-        return None
 
 
 if __name__ == "__main__":

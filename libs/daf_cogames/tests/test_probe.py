@@ -128,12 +128,11 @@ def test_a_login_is_found_and_never_shown(tmp_path: Path, monkeypatch: pytest.Mo
     assert TOKEN not in said
 
 
-def test_memory_is_no_more_than_the_container_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "CGROUP", tmp_path)
+def test_memory_is_no_more_than_the_container_may_have(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text(f"{512 << 20}\n")
     (tmp_path / "memory.current").write_text(f"{500 << 20}\n")
 
-    found = probe.machine({})
+    found = probe.machine({}, tmp_path)
 
     assert (found["memory_bytes"], found["available_bytes"]) == (512 << 20, 12 << 20)
 

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from daf_common.machine import usable_cpus
 from daf_common.settings import ServiceSettings
 from daf_training import capacity
 from daf_training.admission import Capacity
@@ -19,7 +20,7 @@ class TrainingSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_parse_none_str="none")
 
     training_cpus: int | None = Field(
-        default_factory=capacity.usable_cpus, ge=1, description="CPUs for all jobs that train at once; others wait"
+        default_factory=usable_cpus, ge=1, description="CPUs for all jobs that train at once; others wait"
     )
     training_memory_gib: float | None = Field(
         default_factory=capacity.usable_memory_gib, gt=0, description="memory for all jobs that train at once, in GiB"
