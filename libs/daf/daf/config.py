@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from daf.comparison_config import DAFComparisonConfig
-from daf.document_config import DocumentConfig, MetricName
+from daf.document_config import Aggregation, DocumentConfig, MetricName
 from daf.references import (
     MAX_INT32,
     Count,
@@ -133,8 +133,10 @@ class DAFEvaluationConfig(DocumentConfig):
     episodes: Count = 5
     """Episodes for each mission and team."""
     seed: Seed = EVALUATION_SEED
-    team: Literal["mixed", "solo"] = "mixed"
-    """One team of all policies, or each policy alone in all seats."""
+    team: Literal["mixed", "solo", "pickup", "pairs"] = "mixed"
+    """Who plays with whom: `mixed`, one team of all policies; `solo`, each policy alone in all seats; `pickup`,
+    CoGames' pickup, where the first policy has all seats, then fewer and fewer, and the others share the rest;
+    `pairs`, each policy alone and every two of them in one team with half of the seats each."""
     proportions: list[float] = Field(default_factory=list)
     """Shares of the seats in a mixed team, one for each policy."""
     max_action_time_ms: Count | None = None
@@ -142,8 +144,17 @@ class DAFEvaluationConfig(DocumentConfig):
     profile: str = ""
     workers: Count | None = None
     save_replays: bool = False
+    """Keeps a replay of every episode, for CoGames' own player."""
+    fast: bool = False
+    """Steps agents as one batch also where that changes the last bits of a network's output; results say so."""
+    isolated: bool = False
+    """Every policy plays in a sandbox, not only those from bundles."""
+    time_limit_seconds: float | None = Field(None, gt=0, le=86_400)
+    """How long a policy may take to load, to start or for one step; otherwise the installation's default."""
     objective_metric: MetricName = "reward"
     """What is summarized: `reward`, or an agent's or the game's statistic."""
+    aggregation: Aggregation = "mean"
+    """How the values of a policy's seats become one."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -153,8 +164,10 @@ class DAFEvaluationConfig(DocumentConfig):
             )
         if any(share < 0 for share in self.proportions) or (self.proportions and not any(self.proportions)):
             raise ValueError("proportions are shares: none is negative and not all are zero")
-        if self.proportions and self.team == "solo":
-            raise ValueError("proportions are for team mixed: solo, each policy has all seats")
+        if self.proportions and self.team != "mixed":
+            raise ValueError(f"proportions are for team mixed: {self.team} says itself who has which seats")
+        if self.team in ("pickup", "pairs") and len(self.policies) < 2:
+            raise ValueError(f"team {self.team} needs at least two policies")
         return self
 
 

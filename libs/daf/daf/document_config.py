@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import ruamel.yaml
 from pydantic import AfterValidator, Field, PrivateAttr
@@ -16,6 +16,9 @@ _METRIC_ALIASES = {"avg_reward": "reward"}
 
 MetricName = Annotated[str, Field(min_length=1), AfterValidator(lambda name: _METRIC_ALIASES.get(name, name))]
 """`reward`, or an agent's or the game's statistic."""
+
+Aggregation = Literal["mean", "sum", "min", "max"]
+"""How the values of several seats become one."""
 
 
 class DocumentConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from daf.config import DAFEvaluationConfig
 from daf.convert.missions import mission_config, mission_messages
 from daf.convert.policies import (
@@ -14,7 +16,14 @@ from daf.convert.policies import (
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 
-_TEAMS = {"mixed": evaluation_pb2.TEAM_MIXED, "solo": evaluation_pb2.TEAM_SOLO}
+type _TeamName = Literal["mixed", "solo", "pickup", "pairs"]
+
+_TEAMS: dict[_TeamName, evaluation_pb2.Team.ValueType] = {
+    "mixed": evaluation_pb2.TEAM_MIXED,
+    "solo": evaluation_pb2.TEAM_SOLO,
+    "pickup": evaluation_pb2.TEAM_PICKUP,
+    "pairs": evaluation_pb2.TEAM_PAIRS,
+}
 
 
 def evaluation_spec(config: DAFEvaluationConfig, resolver: Resolver) -> EvaluationSpec:
@@ -35,6 +44,9 @@ def evaluation_spec(config: DAFEvaluationConfig, resolver: Resolver) -> Evaluati
         profile=config.profile,
         workers=config.workers,
         save_replays=config.save_replays,
+        fast=config.fast,
+        isolated=config.isolated,
+        time_limit_seconds=config.time_limit_seconds or 0.0,
     )
     make_labels_unique(spec.policies)
     return spec
@@ -48,10 +60,13 @@ def evaluation_config(spec: EvaluationSpec, name: str = "evaluation") -> DAFEval
         missions=[mission_config(mission) for mission in spec.missions],
         episodes=spec.episodes,
         seed=spec.seed,
-        team="solo" if spec.team == evaluation_pb2.TEAM_SOLO else "mixed",
+        team=next((name for name, team in _TEAMS.items() if team == spec.team), "mixed"),
         proportions=list(spec.proportions),
         max_action_time_ms=spec.max_action_time_ms or None,
         profile=spec.profile,
         workers=spec.workers if spec.HasField("workers") else None,
         save_replays=spec.save_replays,
+        fast=spec.fast,
+        isolated=spec.isolated,
+        time_limit_seconds=spec.time_limit_seconds or None,
     )
