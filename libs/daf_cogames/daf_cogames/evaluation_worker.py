@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daf_cogames.artifact_files import ArtifactFiles
-from daf_cogames.evaluation_table import Table, Unplayable, set_up
+from daf_cogames.evaluation_setting import fetch_setting
+from daf_cogames.evaluation_table import Table, Unplayable, laid
 from daf_cogames.policies import last_line
 from daf_cogames.reports import GaveUp, Superseded, persist
 from daf_cogames.seating import EpisodePlan
@@ -83,7 +84,7 @@ class Player:
             return
         files = ArtifactFiles(response.downloads, self._cache, wait=self._terminating.wait)
         try:
-            with set_up(response.spec, files) as table:
+            with laid(fetch_setting(response.spec, files)) as table:
                 while not response.finished and not self._terminating.is_set():
                     response = self._go_on(table, response)
         except Unplayable as error:
@@ -120,7 +121,7 @@ class Player:
     def _play_episode(self, table: Table, lease: ShardLease, planned: PlannedEpisode) -> Episode:
         plan = EpisodePlan(planned.index, planned.seed, tuple(planned.seats))
         try:
-            episode = table.play(lease.mission, plan)
+            (episode,) = table.play_all(lease.mission, [plan], {})
         except (Unplayable, MemoryError):
             raise
         except Exception as error:
