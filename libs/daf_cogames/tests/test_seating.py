@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import random
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from cogames.pickup import pickup
 from metta_alo.scoring import allocate_counts
+from mettagrid.policy.policy import PolicySpec
+from mettagrid.runner import rollout
+from rich.console import Console
 
-from daf_cogames.seating import EpisodePlan, plan_episodes, seat_counts, seats_from_proportions
+from daf_cogames.missions import Mission, build_mission
+from daf_cogames.seating import (
+    EpisodePlan,
+    ShuffledSeats,
+    pair_seats,
+    pickup_seats,
+    plan_episodes,
+    seat_counts,
+    seats_from_proportions,
+)
 
 
 def test_a_plan_is_the_same_whenever_it_is_made() -> None:
@@ -43,6 +58,63 @@ def test_counts_equal_those_of_cogames() -> None:
 def test_seats_are_runs_of_agents() -> None:
     assert seats_from_proportions(4, [1, 3]) == (0, 1, 1, 1)
     assert seats_from_proportions(4, [1, 0, 1]) == (0, 0, 2, 2)
+
+
+@pytest.mark.parametrize(("agents", "pool"), [(3, 2), (2, 1), (1, 3)])
+def test_a_pickup_is_that_of_cogames_episode_by_episode(
+    agents: int, pool: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[tuple[int, tuple[int, ...]]] = []
+    run = rollout.run_episode_local
+
+    def note(*, assignments: list[int], seed: int, **others: Any) -> Any:
+        played.append((seed, tuple(assignments)))
+        return run(assignments=assignments, seed=seed, **others)
+
+    monkeypatch.setattr(rollout, "run_episode_local", note)
+    pickup(
+        Console(file=io.StringIO()),
+        PolicySpec(class_path="noop"),
+        [PolicySpec(class_path="noop")] * pool,
+        env_cfg=build_mission(Mission("cogsguard_arena.basic", cogs=agents, max_steps=2)),
+        mission_name="cogsguard_arena.basic",
+        episodes=3,
+        seed=11,
+        map_seed=None,
+        action_timeout_ms=10_000,
+        save_replay_dir=None,
+    )
+
+    seats = pickup_seats(agents, pool)
+    planned = ShuffledSeats(seats, episodes=3, seed=11)
+    plans = [planned.episode(scenario, index) for scenario in range(len(seats)) for index in range(3)]
+    assert [(plan.seed, plan.seats) for plan in plans] == played
+    assert len(played) == 3 * (agents + 1)
+
+
+def test_shuffles_may_be_asked_for_in_any_order() -> None:
+    seats = pickup_seats(4, 2)
+    asked = [(scenario, index) for scenario in range(5) for index in range(7)]
+    straight = ShuffledSeats(seats, 7, seed=3)
+    expected = {place: straight.episode(*place) for place in asked}
+    random.Random(1).shuffle(asked)
+    again = ShuffledSeats(seats, 7, seed=3)
+
+    assert {place: again.episode(*place) for place in asked} == expected
+    assert [straight.episode(0, index) for index in range(7)] == plan_episodes(seats[0], 7, seed=3)
+
+
+def test_the_pool_of_a_pickup_shares_what_the_candidate_leaves() -> None:
+    assert pickup_seats(3, 2) == [(0, 0, 0), (0, 0, 1), (0, 1, 2), (1, 1, 2)]
+    with pytest.raises(ValueError, match="pool"):
+        pickup_seats(3, 0)
+
+
+def test_two_policies_share_a_team_by_halves_and_an_odd_seat_goes_to_either_once() -> None:
+    assert pair_seats(4, 0, 2) == [(0, 0, 2, 2)]
+    assert pair_seats(3, 1, 2) == [(1, 1, 2), (1, 2, 2)]
+    with pytest.raises(ValueError, match="2 agents"):
+        pair_seats(1, 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,12 @@ from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.evaluation.v1.worker_service_pb2 import PlannedEpisode, ShardLease
 
+_TEAMS = {
+    evaluation_pb2.TEAM_SOLO: Team.SOLO,
+    evaluation_pb2.TEAM_PICKUP: Team.PICKUP,
+    evaluation_pb2.TEAM_PAIRS: Team.PAIRS,
+}
+
 
 def to_message(evaluation: Evaluation) -> evaluation_pb2.Evaluation:
     """The resource that a user sees."""
@@ -32,7 +38,7 @@ def to_message(evaluation: Evaluation) -> evaluation_pb2.Evaluation:
         total_episodes=evaluation.total,
         done_episodes=evaluation.done,
         scenarios=[
-            evaluation_pb2.Scenario(mission=scenario.mission, policies=scenario.policies)
+            evaluation_pb2.Scenario(mission=scenario.mission, policies=scenario.policies, seats=scenario.counts)
             for scenario in scenarios(spec, evaluation.agents)
         ],
         digest=evaluation.digest,
@@ -73,8 +79,12 @@ def agents(spec: EvaluationSpec) -> tuple[int, ...]:
 
 def scenarios(spec: EvaluationSpec, seats: tuple[int, ...]) -> tuple[Scenario, ...]:
     """The scenarios of a spec whose missions have so many seats."""
-    team = Team.SOLO if spec.team == evaluation_pb2.Team.TEAM_SOLO else Team.MIXED
-    return plan.scenarios(team, len(spec.policies), seats, tuple(spec.proportions))
+    return plan.scenarios(team_of(spec), len(spec.policies), seats, tuple(spec.proportions))
+
+
+def team_of(spec: EvaluationSpec) -> Team:
+    """Who plays with whom, in a spec that was checked."""
+    return _TEAMS.get(spec.team, Team.MIXED)
 
 
 def mission_of(evaluation: Evaluation, shard: Shard) -> int:
@@ -85,17 +95,15 @@ def mission_of(evaluation: Evaluation, shard: Shard) -> int:
 def to_lease(evaluation: Evaluation, shard: Shard, heartbeat_seconds: float) -> ShardLease:
     """What a worker needs to play the rest of a shard."""
     spec = read_spec(evaluation)
-    scenario = scenarios(spec, evaluation.agents)[shard.scenario]
-    planned = plan.episodes(scenario.seats, spec.episodes, spec.seed)
+    found = scenarios(spec, evaluation.agents)
+    first, last = shard.first + shard.recorded, shard.first + shard.count
+    planned = plan.episodes(found, team_of(spec), shard.scenario, spec.episodes, spec.seed, first, last)
     return ShardLease(
         shard=shard.number,
         fence=shard.fence,
         scenario=shard.scenario,
-        mission=scenario.mission,
-        episodes=[
-            PlannedEpisode(index=episode.index, seed=episode.seed, seats=episode.seats)
-            for episode in planned[shard.first + shard.recorded : shard.first + shard.count]
-        ],
+        mission=found[shard.scenario].mission,
+        episodes=[PlannedEpisode(index=episode.index, seed=episode.seed, seats=episode.seats) for episode in planned],
         heartbeat_seconds=heartbeat_seconds,
     )
 
@@ -108,13 +116,15 @@ def resolved(spec: EvaluationSpec) -> EvaluationSpec:
         if not mission.HasField("file"):
             mission.name = resolve_mission(mission.name).name
     for policy in copy.policies:
+        if policy.HasField("bundle"):
+            continue  # names its class itself
         policy_class = class_of(policy)
         policy_class.class_path = resolve_policy(policy_class.class_path).name
     return copy
 
 
 def class_of(policy: Policy) -> PolicyClass:
-    """The class of a policy that was checked."""
+    """The class of a policy that was checked; empty for a bundle."""
     return policy.checkpoint.policy_class if policy.HasField("checkpoint") else policy.policy_class
 
 
@@ -129,6 +139,8 @@ def artifacts(spec: EvaluationSpec) -> list[tuple[str, Artifact]]:
 def _artifacts(policies: Iterable[Policy]) -> Iterable[tuple[str, Artifact]]:
     for number, policy in enumerate(policies):
         path = f"spec.policies[{number}]"
+        if policy.HasField("bundle"):
+            yield f"{path}.bundle", policy.bundle
         of_class = "checkpoint.policy_class" if policy.HasField("checkpoint") else "policy_class"
         if class_of(policy).HasField("code"):
             yield f"{path}.{of_class}.code", class_of(policy).code

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daf_cogames.seating import EpisodePlan
 from daf_evaluation import plan
 from daf_evaluation.plan import Scenario, Team
 from daf_evaluation.shards import MAX_SHARD, OutOfOrder, Shard, cut, progress
@@ -42,10 +43,69 @@ def test_a_mission_whose_seats_are_not_known_has_its_scenarios_and_seeds_already
     alone = plan.scenarios(Team.SOLO, 2, (0,), ())
     assert mixed == (Scenario(0, (0, 1), ()), Scenario(1, (0, 1), (0, 0, 0, 1)))
     assert alone == (Scenario(0, (0,), ()), Scenario(0, (1,), ()))
-    assert [(episode.index, episode.seed, episode.seats) for episode in plan.episodes((), 2, 7)] == [
-        (0, 7, ()),
-        (1, 8, ()),
+    assert mixed[0].counts == ()
+    assert plan.episodes(mixed, Team.MIXED, 0, 3, 7, 1, 3) == [EpisodePlan(1, 8, ()), EpisodePlan(2, 9, ())]
+
+
+def test_a_pickup_has_the_candidate_in_ever_fewer_seats_of_each_mission() -> None:
+    found = plan.scenarios(Team.PICKUP, 3, (3, 1), ())
+    assert [(scenario.mission, scenario.policies, scenario.counts) for scenario in found] == [
+        (0, (0,), (3,)),
+        (0, (0, 1), (2, 1)),
+        (0, (0, 1, 2), (1, 1, 1)),
+        (0, (1, 2), (2, 1)),
+        (1, (0,), (1,)),
+        (1, (1,), (1,)),
     ]
+
+
+def test_cross_play_has_each_alone_and_every_pair_by_halves() -> None:
+    even = plan.scenarios(Team.PAIRS, 3, (4,), ())
+    assert [(scenario.policies, scenario.counts) for scenario in even] == [
+        ((0,), (4,)),
+        ((1,), (4,)),
+        ((2,), (4,)),
+        ((0, 1), (2, 2)),
+        ((0, 2), (2, 2)),
+        ((1, 2), (2, 2)),
+    ]
+    odd = plan.scenarios(Team.PAIRS, 2, (3,), ())
+    assert [(scenario.policies, scenario.counts) for scenario in odd] == [
+        ((0,), (3,)),
+        ((1,), (3,)),
+        ((0, 1), (2, 1)),
+        ((0, 1), (1, 2)),
+    ]
+
+
+@given(st.sampled_from(Team), st.integers(2, 5), st.lists(st.integers(2, 6), min_size=1, max_size=3))
+def test_scenarios_are_as_many_as_are_counted_and_fill_all_seats(team: Team, policies: int, agents: list[int]) -> None:
+    found = plan.scenarios(team, policies, tuple(agents), ())
+    assert len(found) == plan.count_scenarios(team, policies, agents)
+    assert all(sum(scenario.counts) == agents[scenario.mission] for scenario in found)
+    assert all(set(scenario.seats) <= set(scenario.policies) <= set(range(policies)) for scenario in found)
+
+
+def test_one_generator_goes_through_a_pickup_and_starts_anew_in_the_next_mission() -> None:
+    found = plan.scenarios(Team.PICKUP, 2, (3, 3), ())
+    generator, expected = random.Random(5), []
+    for seats in ([0, 0, 0], [0, 0, 1], [0, 1, 1], [1, 1, 1]):
+        for index in range(4):
+            generator.shuffle(seats)
+            expected.append(EpisodePlan(index, 5 + index, tuple(seats)))
+    for mission in (1, 0):
+        numbers = range(4 * mission, 4 * mission + 4)
+        assert [
+            episode for number in numbers for episode in plan.episodes(found, Team.PICKUP, number, 4, 5, 0, 4)
+        ] == expected
+
+
+def test_scenarios_of_cross_play_are_shuffled_alike_so_that_they_are_paired() -> None:
+    found = plan.scenarios(Team.PAIRS, 3, (4,), ())
+    first, second = (plan.episodes(found, Team.PAIRS, number, 9, 5, 0, 9) for number in (3, 5))
+    renamed = [tuple({0: 1, 1: 2}[policy] for policy in episode.seats) for episode in first]
+    assert renamed == [episode.seats for episode in second]
+    assert len(set(renamed)) > 1
 
 
 def test_episodes_are_shuffled_one_after_another_by_one_generator_and_seeds_count_up() -> None:
@@ -54,7 +114,12 @@ def test_episodes_are_shuffled_one_after_another_by_one_generator_and_seeds_coun
     for index in range(10):
         generator.shuffle(seats)
         expected.append((index, 5 + index, tuple(seats)))
-    episodes = plan.episodes((0, 0, 1, 1), 10, 5)
+    mixed = plan.scenarios(Team.MIXED, 2, (4,), ())
+    episodes = [
+        *plan.episodes(mixed, Team.MIXED, 0, 10, 5, 6, 10),
+        *plan.episodes(mixed, Team.MIXED, 0, 10, 5, 0, 6),
+    ]
+    episodes.sort(key=lambda episode: episode.index)
     assert [(episode.index, episode.seed, episode.seats) for episode in episodes] == expected
 
 

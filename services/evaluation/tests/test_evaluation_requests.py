@@ -11,6 +11,7 @@ import pytest
 from daf_cogames.catalog import catalog
 from daf_common.channel import raising
 from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from daf_evaluation import convert
 from daf_evaluation.validation import check_spec
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from .conftest import Stack
 
 ARTIFACT = Artifact(sha256="ab" * 32, size_bytes=3, media_type="application/zip", owner="deployment")
+STARTER = Policy(policy_class=PolicyClass(class_path="starter"))
+ARENA = Mission(name="cogsguard_arena.basic", cogs=4)
+ALONE = Mission(name="cogsguard_arena.basic", cogs=1)
+OWN = Mission(name="own", file=ARTIFACT)
 
 
 def spec() -> EvaluationSpec:
@@ -72,6 +77,21 @@ WRONG: list[tuple[str, Callable[[EvaluationSpec], None]]] = [
     ("spec.proportions", changed(proportions=[math.inf])),
     ("spec.proportions", changed(proportions=[1.0, 1.0])),
     ("spec.proportions", changed(proportions=[1.0], team=Team.TEAM_SOLO)),
+    ("spec.proportions", changed(proportions=[1.0, 1.0], policies=[STARTER], team=Team.TEAM_PICKUP)),
+    ("spec.policies", _set("team", Team.TEAM_PICKUP)),
+    ("spec.policies", _set("team", Team.TEAM_PAIRS)),
+    ("spec.episodes", changed(policies=[STARTER], team=Team.TEAM_PICKUP, episodes=200_001)),
+    ("spec.episodes", changed(policies=[STARTER] * 2, team=Team.TEAM_PAIRS, episodes=166_667)),
+    ("spec.missions", changed(policies=[STARTER] * 99, missions=[ARENA] * 2, team=Team.TEAM_PAIRS)),
+    ("spec.missions[1].file", changed(policies=[STARTER], missions=[OWN], team=Team.TEAM_PICKUP)),
+    ("spec.missions[1].file", changed(policies=[STARTER], missions=[OWN], team=Team.TEAM_PAIRS)),
+    ("spec.missions[1].cogs", changed(policies=[STARTER], missions=[ALONE], team=Team.TEAM_PAIRS)),
+    ("spec.time_limit_seconds", _set("time_limit_seconds", -1.0)),
+    ("spec.time_limit_seconds", _set("time_limit_seconds", 86_401.0)),
+    ("spec.time_limit_seconds", _set("time_limit_seconds", math.inf)),
+    ("spec.time_limit_seconds", _set("time_limit_seconds", math.nan)),
+    ("spec.save_replays", changed(save_replays=True, episodes=1001)),
+    ("spec.policies[0].bundle.sha256", lambda spec: spec.policies[0].bundle.CopyFrom(Artifact(sha256="../x"))),
     ("spec.policies[0]", lambda spec: spec.policies[0].ClearField("source")),
     ("spec.policies[0].label", lambda spec: setattr(spec.policies[0], "label", "a\x00b")),
     ("spec.policies[0].policy_class.class_path", policy("startr")),
@@ -166,19 +186,35 @@ def test_a_mission_that_cogames_cannot_build_is_no_fault_of_the_request() -> Non
         check_spec(wrong)
 
 
+def test_a_version_is_resolved_by_those_who_ask() -> None:
+    wanted = spec()
+    wanted.policies[0].CopyFrom(Policy(version="policyPackages/p/versions/1.0.0"))
+    with pytest.raises(Unimplemented, match="bundle"):
+        check_spec(wanted)
+
+
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
-        lambda spec: spec.policies[0].CopyFrom(Policy(bundle=ARTIFACT)),
-        lambda spec: spec.policies[0].CopyFrom(Policy(version="policyPackages/p/versions/1.0.0")),
-        lambda spec: setattr(spec, "save_replays", True),
+        changed(policies=[STARTER], team=Team.TEAM_PICKUP, episodes=200_000),
+        changed(policies=[STARTER], team=Team.TEAM_PAIRS),
+        changed(policies=[STARTER], missions=[ALONE], team=Team.TEAM_PICKUP),
+        changed(save_replays=True, episodes=1000),
+        changed(fast=True, isolated=True, time_limit_seconds=86_400.0),
+        changed(policies=[Policy(bundle=ARTIFACT)]),
     ],
 )
-def test_what_is_not_built_says_so(spoil: Callable[[EvaluationSpec], None]) -> None:
+def test_what_is_just_possible_is_taken(change: Callable[[EvaluationSpec], None]) -> None:
     wanted = spec()
-    spoil(wanted)
-    with pytest.raises(Unimplemented):
-        check_spec(wanted)
+    change(wanted)
+    check_spec(wanted)
+
+
+def test_a_bundle_is_looked_for_and_stays_as_it_is_for_workers() -> None:
+    wanted = spec()
+    wanted.policies.add(bundle=ARTIFACT)
+    assert convert.artifacts(wanted) == [("spec.policies[1].bundle", ARTIFACT)]
+    assert convert.resolved(wanted).policies[1] == wanted.policies[1]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
