@@ -13,11 +13,11 @@ import grpc
 
 from daf_common import names, pages
 from daf_common.artifacts import ArtifactStore
+from daf_common.bundles import BundleError, BundleSpec, check_bundle
 from daf_common.clock import Clock
 from daf_common.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
 from daf_common.store import Store
 from daf_deployment import convert, store
-from daf_deployment.bundles import BundleError, BundleSpec, check_bundle
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.deployment.v1 import deployment_service_pb2 as pb
 from daf_protos.deployment.v1.deployment_service_pb2_grpc import DeploymentServiceServicer

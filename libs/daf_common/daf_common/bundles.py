@@ -32,10 +32,16 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """What a bundle says of itself."""
+    """What a bundle says of itself; its paths are files or directories of the bundle, relative to its top."""
 
     class_path: str
     """Dotted path of the policy's class."""
+    init_kwargs: Mapping[str, object]
+    """Arguments of its constructor, JSON values by name."""
+    data_path: str | None
+    """Its weights."""
+    setup_script: str | None
+    """Python code to run once before the policy is loaded."""
 
 
 def check_bundle(archive: Path, scratch: Path) -> BundleSpec:
@@ -49,15 +55,32 @@ def check_bundle(archive: Path, scratch: Path) -> BundleSpec:
         BundleError: it cannot be used.
     """
     with TemporaryDirectory(prefix="bundle-", dir=scratch) as directory:
-        root = Path(directory) / "unpacked"
-        try:
-            unpack(archive, root, LIMITS)
-        except ArchiveError as error:
-            raise BundleError(str(error)) from error
-        for path in root.iterdir():
-            if path.name.lower().startswith(_MARKS):
-                raise BundleError(f"the name {path.name[:80]!r} is reserved: leave it out")
-        return _check_spec(_read_spec(root / SPEC_NAME), root)
+        return unpack_bundle(archive, Path(directory) / "unpacked")
+
+
+def unpack_bundle(archive: Path, directory: Path) -> BundleSpec:
+    """Unpacks a bundle into a new directory and checks it whole.
+
+    Raises:
+        BundleError: it cannot be used; some of it may have been written.
+    """
+    try:
+        unpack(archive, directory, LIMITS)
+    except ArchiveError as error:
+        raise BundleError(str(error)) from error
+    return read_bundle(directory)
+
+
+def read_bundle(root: Path) -> BundleSpec:
+    """What an unpacked bundle says of itself.
+
+    Raises:
+        BundleError: it cannot be used.
+    """
+    for path in root.iterdir():
+        if path.name.lower().startswith(_MARKS):
+            raise BundleError(f"the name {path.name[:80]!r} is reserved: leave it out")
+    return _check_spec(_read_spec(root / SPEC_NAME), root)
 
 
 def _read_spec(path: Path) -> Mapping[str, object]:
@@ -80,14 +103,15 @@ def _check_spec(spec: Mapping[str, object], root: Path) -> BundleSpec:
         raise BundleError(
             f"class_path in {SPEC_NAME} is {_shown(class_path)} instead of a dotted path like package.module.Class"
         )
-    if not isinstance(spec.get("init_kwargs", {}), dict):
-        raise BundleError(f"init_kwargs in {SPEC_NAME} is {_shown(spec['init_kwargs'])} instead of an object")
+    arguments = spec.get("init_kwargs", {})
+    if not isinstance(arguments, dict):
+        raise BundleError(f"init_kwargs in {SPEC_NAME} is {_shown(arguments)} instead of an object")
     data, script = spec.get("data_path"), spec.get("setup_script")
     if data is not None and not (_is_inside(data) and (root / str(data)).exists()):
         raise BundleError(f"data_path in {SPEC_NAME} is {_shown(data)}, which is not in the bundle")
     if script is not None and not (_is_inside(script) and (root / str(script)).is_file()):
         raise BundleError(f"setup_script in {SPEC_NAME} is {_shown(script)}, which is no file of the bundle")
-    return BundleSpec(class_path)
+    return BundleSpec(class_path, arguments, _text(data), _text(script))
 
 
 def _is_class_path(text: str) -> bool:
@@ -105,6 +129,10 @@ def _is_inside(path: object) -> bool:
         return False
     pure = PurePosixPath(path)
     return not pure.is_absolute() and ".." not in pure.parts and not path.startswith("~")
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
 
 
 def _shown(value: object) -> str:
