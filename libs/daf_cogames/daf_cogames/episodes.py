@@ -26,9 +26,10 @@ from mettagrid.simulator.rollout import Rollout, StepResult
 
 from daf_cogames.decoding import fast_decoding, is_exact
 from daf_cogames.digests import digest, episode_digest
-from daf_cogames.failures import PolicyFailure, SeatedPolicy
+from daf_cogames.failures import SeatedPolicy, blame
+from daf_cogames.latency import Latency
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.policies import PolicyError, PolicySource, load_policy
+from daf_cogames.policies import PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.stopwatches import let_loggers_go
 from daf_common.archives import digest_of
@@ -45,7 +46,7 @@ class EpisodeOutcome:
     rewards, action_timeouts and agent_stats: one for each agent, in the order of `seats`; steps: environment steps
     taken, out of max_steps; game_stats: at the end; time_averaged_game_stats: over the steps. An episode with an
     action timeout depends on the machine's load and cannot be repeated. wall_seconds covers loading the policies,
-    too; map_digest: SHA-256 (hex) of what stood where at the start.
+    too; map_digest: SHA-256 (hex) of what stood where at the start; latencies: of those who played, by policy.
     """
 
     index: int
@@ -62,6 +63,7 @@ class EpisodeOutcome:
     versions: Mapping[str, str]
     map_digest: str
     digest: str
+    latencies: Mapping[int, Latency]
 
 
 class EpisodeRunner:
@@ -140,13 +142,12 @@ class EpisodeRunner:
                 time_averaged_game_stats=result.time_averaged_game_stats,
                 versions=engine_versions(),
             ),
+            latencies={number: policy.latency for number, policy in enumerate(seated) if policy is not None},
         )
 
     def _load(self, policy: int, environment: PolicyEnvInterface) -> SeatedPolicy:
-        try:
+        with blame(policy, None, "load"):
             return SeatedPolicy(policy, load_policy(self._policies[policy], environment, self._device), environment)
-        except PolicyError as error:
-            raise PolicyFailure(policy, None, "load", error.message) from error
 
     def _check_seats(self, plan: EpisodePlan) -> None:
         if len(plan.seats) != self.agents:

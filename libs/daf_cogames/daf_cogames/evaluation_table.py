@@ -17,12 +17,14 @@ from daf_cogames.code import on_path
 from daf_cogames.digests import digest
 from daf_cogames.episodes import EpisodeOutcome, EpisodeRunner, mission_fields
 from daf_cogames.failures import PolicyFailure
+from daf_cogames.latency import Latency
+from daf_cogames.marks import playing
 from daf_cogames.missions import Mission, MissionError
 from daf_cogames.policies import PolicySource, last_line
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.wheels import requirements_on_path
 from daf_protos.common.v1.failure_pb2 import Failure
-from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
+from daf_protos.statistics.v1.episode_pb2 import Episode, PolicyLatency, Statistics
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +102,15 @@ class Table:
                     "MISSION_INVALID", f"{self.setting.missions[mission].name} {message}", f"missions[{mission}]"
                 )
             try:
-                outcome = runner.run(plan)
+                with playing(plan.index):
+                    outcome = runner.run(plan)
             except PolicyFailure as failure:
                 if failure.policy in forfeits:
                     raise
                 logger.warning("%s in episode %s", failure, plan.index, exc_info=failure.__cause__)
                 where = "" if failure.seat is None else f" in seat {failure.seat}"
                 forfeits[failure.policy] = Failure(
-                    reason="POLICY_FAILED",
+                    reason=failure.reason,
                     message=f"failed to {failure.stage}{where}: {failure.message}",
                     subject=str(failure.policy),
                 )
@@ -167,6 +170,21 @@ def _to_message(mission: Mission, outcome: EpisodeOutcome, forfeits: Sequence[Fa
         versions=outcome.versions,
         map_digest=outcome.map_digest,
         mission=json.dumps(mission_fields(mission), sort_keys=True),
+        latencies=[
+            _latency(policy, latency)
+            for policy, latency in outcome.latencies.items()
+            if latency.steps and str(policy) not in forfeited
+        ],
+    )
+
+
+def _latency(policy: int, latency: Latency) -> PolicyLatency:
+    return PolicyLatency(
+        policy=policy,
+        steps=latency.steps,
+        total_seconds=latency.total_nanoseconds / 1e9,
+        longest_seconds=latency.longest_nanoseconds / 1e9,
+        buckets=latency.buckets,
     )
 
 
