@@ -19,6 +19,7 @@ from daf_common.watch import Watcher
 from daf_common.workloads import Backend
 from daf_evaluation.evaluations import Action, Evaluation, Seen
 from daf_evaluation.reconciler import EvaluationController
+from daf_evaluation.replays import Replays
 from daf_evaluation.servicer import EvaluationServicer
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.worker_servicer import EvaluationWorkerServicer
@@ -38,6 +39,7 @@ class Evaluations:
         self._backend = backend
         statistics = StatisticsServiceStub(context.peer("statistics"))
         artifacts = ArtifactStore(settings.artifacts(), "evaluation")
+        replays = Replays(store, artifacts)
         self._watcher = Watcher(store)
         controller = EvaluationController(settings, store, backend, statistics, context.clock, self._enqueue)
         self._reconciler: Reconciler[Evaluation, Seen, Action] = Reconciler("evaluations", controller, context.clock)
@@ -45,6 +47,7 @@ class Evaluations:
             settings,
             store,
             artifacts,
+            replays,
             backend,
             statistics,
             self._watcher,
@@ -53,7 +56,7 @@ class Evaluations:
             self._enqueue,
         )
         self._worker_servicer = EvaluationWorkerServicer(
-            settings, store, artifacts, statistics, context.clock, self._enqueue
+            settings, store, artifacts, replays, statistics, context.clock, self._enqueue
         )
         self._forgetter = Forgetter(store, context.clock)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from daf_common.watch import Watcher
 from daf_common.workloads import Backend
 from daf_evaluation import convert, shards, store
 from daf_evaluation.evaluations import Evaluation, workload_name
+from daf_evaluation.replays import Replays
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.validation import check_spec
 from daf_protos.evaluation.v1 import evaluation_service_pb2 as pb
@@ -30,10 +32,14 @@ from daf_protos.statistics.v1.statistics_service_pb2 import DeleteNumbersRequest
 if TYPE_CHECKING:
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
 
+log = logging.getLogger(__name__)
+
 FOLLOW_SECONDS = 0.5
 """How often a log that is followed is looked at."""
 
 _CHUNK = 64 << 10
+
+_MAX_RESPONSE_BYTES = 3 << 20  # clients take messages of at most 4 MiB
 
 
 class EvaluationServicer(EvaluationServiceServicer):
@@ -44,6 +50,7 @@ class EvaluationServicer(EvaluationServiceServicer):
         settings: EvaluationSettings,
         database: Store,
         artifacts: ArtifactStore,
+        replays: Replays,
         backend: Backend,
         statistics: StatisticsServiceAsyncStub,
         watcher: Watcher,
@@ -51,7 +58,7 @@ class EvaluationServicer(EvaluationServiceServicer):
         ids: Ids,
         enqueue: Callable[[str], None],
     ) -> None:
-        self._settings, self._store, self._artifacts = settings, database, artifacts
+        self._settings, self._store, self._artifacts, self._replays = settings, database, artifacts, replays
         self._backend, self._statistics, self._watcher = backend, statistics, watcher
         self._clock, self._ids, self._enqueue = clock, ids, enqueue
 
@@ -87,11 +94,16 @@ class EvaluationServicer(EvaluationServiceServicer):
         size = pages.page_size(request.page_size)
         position = pages.decode("ListEvaluations", request.page_token)
         found = await self._store.read(store.page, int(position[0]) if position else None, size + 1)
-        more = len(found) > size
-        return pb.ListEvaluationsResponse(
-            evaluations=[convert.to_message(evaluation) for evaluation in found[:size]],
-            next_page_token=pages.encode("ListEvaluations", found[size - 1].number) if more else "",
-        )
+        response = pb.ListEvaluationsResponse()
+        left = _MAX_RESPONSE_BYTES
+        for number, evaluation in enumerate(found):
+            message = convert.to_message(evaluation)
+            left -= message.ByteSize()
+            if number == size or (number and left < 0):
+                response.next_page_token = pages.encode("ListEvaluations", found[number - 1].number)
+                break
+            response.evaluations.append(message)
+        return response
 
     async def WatchEvaluations(
         self, request: pb.WatchEvaluationsRequest, context: Any
@@ -128,6 +140,10 @@ class EvaluationServicer(EvaluationServiceServicer):
         # The numbers first: were they to outlive the evaluation, another of the same name would inherit them.
         await raising(self._statistics.DeleteNumbers(DeleteNumbersRequest(name=request.name)))
         await self._store.run(store.delete, evaluation.id)
+        try:
+            await self._replays.clear()
+        except Exception:
+            log.exception("replays of %s could not be deleted; the next deletion tries again", request.name)
         return pb.DeleteEvaluationResponse()
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.ReadLogsResponse]:

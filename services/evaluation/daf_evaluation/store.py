@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from daf_common.failures import Failure
 from daf_common.store import Transaction
 from daf_common.times import utc
-from daf_evaluation import shard_store
+from daf_evaluation import replay_store, shard_store
 from daf_evaluation.evaluations import Evaluation, State
 from daf_evaluation.shards import Shard, ShardState
 from daf_evaluation.slots import Claim, grant
@@ -206,6 +206,7 @@ def delete(tx: Transaction, id: str) -> None:
     tx.execute(sa.delete(EVALUATIONS).where(EVALUATIONS.c.id == id))
     tx.execute(sa.delete(SHARDS).where(SHARDS.c.evaluation == id))
     tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id))
+    replay_store.drop(tx, id)
     tx.deleted(KIND, id)
 
 

@@ -58,6 +58,17 @@ LOGS = sa.Table(
 )
 """What workers printed, once their workload was removed."""
 
+REPLAYS = sa.Table(
+    "replays",
+    METADATA,
+    sa.Column("evaluation", sa.String(40), primary_key=True),
+    sa.Column("sha256", sa.String(64), primary_key=True, index=True),
+)
+"""Which replays evaluations keep. Equal content is one artifact, so several may keep the same."""
+
+GARBAGE = sa.Table("garbage", METADATA, sa.Column("sha256", sa.String(64), primary_key=True))
+"""Replays of evaluations that were deleted. Those that no other keeps are deleted from the artifact store."""
+
 HISTORY = sa.Table(
     "transitions",
     METADATA,

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daf_common import names
-from daf_common.artifacts import ArtifactStore, check_artifact
+from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import Aborted, InvalidArgument, NotFound, PermissionDenied
+from daf_common.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from daf_common.leases import Observer
 from daf_common.store import Store, Transaction
 from daf_evaluation import convert, shard_store, store
 from daf_evaluation.evaluations import Evaluation
+from daf_evaluation.replays import Replays
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.shards import OutOfOrder, Shard, ShardState, progress
-from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.evaluation.v1 import worker_service_pb2 as pb
 from daf_protos.evaluation.v1.worker_service_pb2_grpc import EvaluationWorkerServiceServicer
 from daf_protos.statistics.v1.statistics_service_pb2 import RecordEpisodesRequest
@@ -41,11 +41,12 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
         settings: EvaluationSettings,
         database: Store,
         artifacts: ArtifactStore,
+        replays: Replays,
         statistics: StatisticsServiceAsyncStub,
         clock: Clock,
         enqueue: Callable[[str], None],
     ) -> None:
-        self._store, self._artifacts, self._statistics = database, artifacts, statistics
+        self._store, self._artifacts, self._replays, self._statistics = database, artifacts, replays, statistics
         self._clock, self._enqueue = clock, enqueue
         self._heartbeat_seconds = settings.lease_seconds / HEARTBEATS_PER_LEASE
         self._observer = Observer(settings.lease_seconds)
@@ -85,6 +86,7 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
             return await self._seat(evaluation, shard, request.seats)
         indices = _check_report(evaluation, shard, request)
         if request.episodes:
+            await self._replays.check(id, request.episodes)
             # Recorded first: what is done here is never more than what is there, and recording twice is harmless.
             await raising(self._statistics.RecordEpisodes(RecordEpisodesRequest(episodes=request.episodes)))
         if request.HasField("failure"):
@@ -105,13 +107,12 @@ class EvaluationWorkerServicer(EvaluationWorkerServiceServicer):
 
     async def PrepareUpload(self, request: pb.PrepareUploadRequest, context: Any) -> pb.PrepareUploadResponse:
         id, _ = _identify(request.worker)
-        if _checked(await self._store.read(store.get, id), request.worker).idle:
+        evaluation = _checked(await self._store.read(store.get, id), request.worker)
+        if evaluation.idle:
             raise Aborted(f"{request.worker.evaluation} is over", reason="STALE_LEASE")
-        wanted = Artifact()
-        wanted.CopyFrom(request.artifact)
-        wanted.owner = self._artifacts.owner
-        check_artifact(wanted, "artifact")
-        return pb.PrepareUploadResponse(location=await self._artifacts.writing(wanted))
+        if not convert.read_spec(evaluation).save_replays:
+            raise FailedPrecondition(f"{request.worker.evaluation} keeps no replays", reason="NO_REPLAYS")
+        return pb.PrepareUploadResponse(location=await self._replays.prepare(id, request.artifact))
 
     async def _seat(self, evaluation: Evaluation, shard: Shard, seats: int) -> pb.ReportShardResponse:
         """The lease again, with the seats that its mission has: as told now, or by a worker before."""
