@@ -12,13 +12,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mettagrid.simulator.interface import AgentObservation, ObservationToken
+from mettagrid.simulator.interface import AgentObservation
 from mettagrid.simulator.simulator import Simulation, SimulationAgent, Simulator
 
 from daf_cogames.missions import Mission, build_mission
-
-# The feature id of a token that is not there; all after it are not, either.
-_NO_FEATURE = 0xFF
+from daf_cogames.observations import decoded
 
 _CHECKED_MISSION = Mission("cogsguard_arena.basic", cogs=2, map_seed=0)
 _CHECKED_STEPS = 20
@@ -57,18 +55,8 @@ def is_exact() -> bool:
 def _observation(agent: SimulationAgent) -> AgentObservation:
     """What `SimulationAgent.observation` returns."""
     simulation: Simulation = agent._sim
-    rows = simulation._c_sim.observations()[agent._agent_id]  # uint8, [tokens, (location, feature, value)]
-    features = rows[:, 1].tolist()
-    count = features.index(_NO_FEATURE) if _NO_FEATURE in features else len(features)
-    values = rows[:count, 2].tolist()
-    known = simulation._features
-    return AgentObservation(
-        agent_id=agent._agent_id,
-        tokens=[
-            ObservationToken(feature=known[feature], value=value, raw_token=row)
-            for feature, value, row in zip(features, values, rows, strict=False)
-        ],
-    )
+    rows = simulation._c_sim.observations()[agent._agent_id]
+    return decoded(agent._agent_id, rows, simulation._features)
 
 
 def _first_difference() -> str | None:

@@ -1,0 +1,44 @@
+"""Observations: from the rows of bytes that the simulator writes to the objects that policies see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from mettagrid.config.id_map import ObservationFeatureSpec
+from mettagrid.simulator.interface import AgentObservation, ObservationToken
+
+# The feature id of a token that is not there; all after it are not, either.
+_NO_FEATURE = 0xFF
+
+
+def decoded(
+    agent_id: int, rows: npt.NDArray[np.uint8], features: Mapping[int, ObservationFeatureSpec]
+) -> AgentObservation:
+    """What `SimulationAgent.observation` returns.
+
+    rows: of the agent, [tokens, (location, feature, value)]; the tokens' `raw_token`s are views of it.
+    """
+    present = rows[:, 1].tolist()
+    count = present.index(_NO_FEATURE) if _NO_FEATURE in present else len(present)
+    values = rows[:count, 2].tolist()
+    return AgentObservation(
+        agent_id=agent_id,
+        tokens=[
+            ObservationToken(feature=features[feature], value=value, raw_token=row)
+            for feature, value, row in zip(present, values, rows, strict=False)
+        ],
+    )
+
+
+def encoded(observation: AgentObservation, tokens: int) -> bytes:
+    """The rows of an observation that was decoded, all of them: those without a token are 255s."""
+    if not observation.tokens:
+        return b"\xff" * (3 * tokens)
+    everybody = getattr(observation.tokens[0].raw_token, "base", None)
+    if isinstance(everybody, np.ndarray) and everybody.ndim == 3:  # the simulator's own, of all agents
+        return everybody[observation.agent_id].tobytes()
+    rows = np.full((tokens, 3), 0xFF, dtype=np.uint8)
+    rows[: len(observation.tokens)] = [token.raw_token for token in observation.tokens]
+    return rows.tobytes()
