@@ -20,7 +20,7 @@ from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServi
 from daf_statistics import comparison_messages, convert, plans, store
 from daf_statistics.comparison import compare
 from daf_statistics.design import Design
-from daf_statistics.samples import KnownStatistics, Player, UnknownMetricError
+from daf_statistics.samples import KnownStatistics, Player, UnknownMetricError, player
 
 MAX_RESPONSE_BYTES = 3 << 20
 """Clients take messages of at most 4 MiB."""
@@ -75,7 +75,7 @@ class ComparisonServicer(ComparisonServiceServicer):
         return pb.DeleteComparisonResponse()
 
     async def _players(self, request: pb.ComparePoliciesRequest, design: Design) -> list[Player]:
-        evaluations = list(dict.fromkeys(policy.sources[0].evaluation for policy in request.policies))
+        evaluations = sorted({source.evaluation for policy in request.policies for source in policy.sources})
         try:
             samples = await self._store.scan(store.samples_of_several, evaluations, design.metric, self._known)
         except UnknownMetricError as error:
@@ -84,15 +84,8 @@ class ComparisonServicer(ComparisonServiceServicer):
             if not samples[evaluation].digests:
                 raise NotFound(f"no episodes of {evaluation} are recorded")
         return [
-            Player(
-                label,
-                samples[source.evaluation].by_policy.get(source.policy, []),
-                samples[source.evaluation].forfeits.get(source.policy, {}),
-                source.evaluation,
-            )
-            for label, source in zip(
-                comparison_messages.labels(request), [policy.sources[0] for policy in request.policies], strict=True
-            )
+            player(label, [(samples[source.evaluation], source.policy) for source in policy.sources])
+            for label, policy in zip(comparison_messages.labels(request), request.policies, strict=True)
         ]
 
     async def _compare(

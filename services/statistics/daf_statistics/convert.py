@@ -8,17 +8,27 @@ from typing import Any
 
 from daf_common import names
 from daf_common.errors import InvalidArgument, Violation
-from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_protos.statistics.v1 import metric_pb2
+from daf_protos.statistics.v1.episode_pb2 import Episode, PolicyLatency
 from daf_protos.statistics.v1.metric_pb2 import Metric
-from daf_protos.statistics.v1.statistics_service_pb2 import (
-    PolicySummary,
-    RecordEpisodesRequest,
-)
+from daf_protos.statistics.v1.statistics_service_pb2 import Latency, PolicySummary, RecordEpisodesRequest
+from daf_statistics import outcomes
+from daf_statistics.aggregation import Aggregation
+from daf_statistics.episodes import LARGEST
+from daf_statistics.latencies import MAX_BUCKETS, Histogram
 from daf_statistics.samples import UnknownMetricError
 from daf_statistics.summary import Summary
 
 MAX_NAME = 200
 """Characters of a metric's name, and of a picture's title."""
+
+AGGREGATIONS = {
+    metric_pb2.AGGREGATION_UNSPECIFIED: Aggregation.MEAN,
+    metric_pb2.AGGREGATION_MEAN: Aggregation.MEAN,
+    metric_pb2.AGGREGATION_SUM: Aggregation.SUM,
+    metric_pb2.AGGREGATION_MINIMUM: Aggregation.MINIMUM,
+    metric_pb2.AGGREGATION_MAXIMUM: Aggregation.MAXIMUM,
+}
 
 _SOURCES = (names.TRAINING_JOB, names.EVALUATION, names.SWEEP, names.TRIAL, names.DEPLOYMENT, names.PIPELINE)
 _SEED_LIMIT = 2**32
@@ -53,14 +63,24 @@ def evaluation_name(name: str, field: str) -> str:
 
 
 def metric_name(metric: Metric) -> str:
-    """The checked name of the metric in a request.
+    """The checked name of the metric in a request. Raises as `metric_of`."""
+    return metric_of(metric)[0]
+
+
+def metric_of(metric: Metric) -> tuple[str, Aggregation]:
+    """The checked metric in a request: its name, and how the values of several seats become one.
 
     Raises:
         InvalidArgument: it cannot be one; names the field.
     """
+    violations = []
     if problem := name_problem(metric.name):
-        raise InvalidArgument.field("metric.name", problem)
-    return metric.name
+        violations.append(Violation("metric.name", problem))
+    if metric.aggregation not in AGGREGATIONS:
+        violations.append(Violation("metric.aggregation", f"{metric.aggregation} is not known"))
+    if violations:
+        raise InvalidArgument.of(violations)
+    return metric.name, AGGREGATIONS[metric.aggregation]
 
 
 def name_problem(name: str) -> str:
@@ -83,8 +103,8 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
     return f"{name!r} is not known; known are: {shown}"
 
 
-def episode_rows(request: RecordEpisodesRequest) -> list[dict[str, Any]]:
-    """The rows of all episodes in a request, in the order of their keys.
+def episode_rows(request: RecordEpisodesRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of all episodes in a request, and those of their outcomes, in the order of their keys.
 
     Raises:
         InvalidArgument: names all fields that are wrong.
@@ -98,6 +118,7 @@ def episode_rows(request: RecordEpisodesRequest) -> list[dict[str, Any]]:
             )
     if violations:
         raise InvalidArgument.of(violations)
+    episodes = sorted(request.episodes, key=lambda episode: (episode.scenario, episode.index))
     rows = [
         {
             "evaluation": episode.evaluation,
@@ -106,12 +127,12 @@ def episode_rows(request: RecordEpisodesRequest) -> list[dict[str, Any]]:
             "digest": episode.digest,
             "message": episode.SerializeToString(),
         }
-        for episode in request.episodes
+        for episode in episodes
     ]
-    return sorted(rows, key=lambda row: (row["scenario"], row["episode"]))
+    return rows, [outcomes.row(episode.evaluation, outcomes.outcome(episode)) for episode in episodes]
 
 
-def summary_message(policy: int, summary: Summary, forfeits: int) -> PolicySummary:
+def summary_message(policy: int, summary: Summary, forfeits: int, histogram: Histogram | None) -> PolicySummary:
     """A policy's score for the wire."""
     message = PolicySummary(
         policy=policy,
@@ -121,10 +142,22 @@ def summary_message(policy: int, summary: Summary, forfeits: int) -> PolicySumma
         standard_error=summary.standard_error,
         values=summary.values,
         copies=summary.copies,
+        latency=None if histogram is None else _latency_message(histogram),
     )
     if summary.interval:
         message.interval_low, message.interval_high = summary.interval
     return message
+
+
+def _latency_message(histogram: Histogram) -> Latency:
+    return Latency(
+        steps=histogram.steps,
+        mean_seconds=histogram.total_seconds / histogram.steps,
+        median_seconds=histogram.percentile(0.5),
+        p95_seconds=histogram.percentile(0.95),
+        p99_seconds=histogram.percentile(0.99),
+        longest_seconds=histogram.longest_seconds,
+    )
 
 
 def _episode_violations(episode: Episode, field: str) -> list[Violation]:
@@ -150,6 +183,23 @@ def _episode_violations(episode: Episode, field: str) -> list[Violation]:
     for number, forfeit in enumerate(episode.forfeits):
         if not (forfeit.subject.isascii() and forfeit.subject.isdecimal() and len(forfeit.subject) < 10):
             found.append((f"forfeits[{number}].subject", f"{forfeit.subject[:40]!r} is not the number of a policy"))
+    if "\0" in episode.mission:
+        found.append(("mission", "has a NUL character"))
+    for number, latency in enumerate(episode.latencies):
+        if problem := _latency_problem(latency):
+            found.append((f"latencies[{number}]", problem))
     if not _SHA256.fullmatch(episode.digest):
         found.append(("digest", "use 64 lower-case hexadecimal digits"))
     return [Violation(f"{field}.{name}", message) for name, message in found]
+
+
+def _latency_problem(latency: PolicyLatency) -> str:
+    if min(latency.policy, latency.steps, *latency.buckets) < 0:
+        return "has negative numbers"
+    if not (0 <= latency.total_seconds <= LARGEST and 0 <= latency.longest_seconds <= LARGEST):
+        return "has times that cannot be"
+    if len(latency.buckets) > MAX_BUCKETS:
+        return f"has {len(latency.buckets)} buckets, more than {MAX_BUCKETS}"
+    if sum(latency.buckets) != latency.steps:
+        return f"has {sum(latency.buckets)} steps in its buckets, not {latency.steps}"
+    return ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from daf_protos.statistics.v1.episode_pb2 import Episode
@@ -33,17 +35,13 @@ class Conditions(NamedTuple):
     """The seats of the policy itself."""
 
 
-def seats_by_policy(episode: Episode) -> dict[int, tuple[int, ...]]:
-    """The seats of every policy that played, by the policy's number."""
-    seats: dict[int, tuple[int, ...]] = {}
-    for seat, policy in enumerate(episode.seats):
-        seats[policy] = (*seats.get(policy, ()), seat)
-    return seats
-
-
-def conditions(episode: Episode, seats: tuple[int, ...]) -> Conditions:
-    """The conditions of the policy in these seats."""
-    return Conditions(episode.mission, episode.seed, episode.max_steps, len(episode.seats), seats)
+@lru_cache(maxsize=1000)
+def seats_by_policy(seats: tuple[int, ...]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The number of every policy that played, with the seats where it sat."""
+    found: dict[int, tuple[int, ...]] = {}
+    for seat, policy in enumerate(seats):
+        found[policy] = (*found.get(policy, ()), seat)
+    return tuple(found.items())
 
 
 def forfeited_by(episode: Episode) -> frozenset[int]:
@@ -62,21 +60,15 @@ def source_of(episode: Episode, metric: str) -> Source | None:
     return None
 
 
-def value(episode: Episode, seats: tuple[int, ...], source: Source, metric: str) -> float:
-    """The metric's mean over some seats, or its value for the game. A statistic that is lacking is 0.
+def seat_values(episode: Episode, metric: str) -> tuple[float, ...]:
+    """A statistic of the agents in every seat; where it is lacking it is 0."""
+    values = [agent.values.get(metric, 0.0) for agent in episode.agent_statistics]
+    return tuple(values or [0.0] * len(episode.seats))
 
-    NaN where a value is not finite, and, whatever the metric, where a reward of the seats is not: then the episode was
-    not played to its end.
-    """
-    values = [episode.rewards[seat] for seat in seats]
-    if not _all_finite(values):
-        return math.nan
-    if source is Source.GAME:
-        values = [episode.game_statistics.values.get(metric, 0.0)]
-    elif source is Source.AGENT:
-        agents = episode.agent_statistics
-        values = [agents[seat].values.get(metric, 0.0) if seat < len(agents) else 0.0 for seat in seats]
-    return sum(values) / len(values) if _all_finite(values) else math.nan
+
+def game_value(episode: Episode, metric: str) -> float:
+    """A statistic of the game; where it is lacking it is 0."""
+    return episode.game_statistics.values.get(metric, 0.0)
 
 
 def statistic_names(episode: Episode) -> set[str]:
@@ -103,5 +95,7 @@ def copy_key(episode: Episode) -> bytes:
     return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
 
 
-def _all_finite(values: list[float]) -> bool:
-    return all(abs(value) <= LARGEST for value in values)  # false for NaN
+def all_finite(values: Sequence[float]) -> bool:
+    """Whether there is no NaN and nothing beyond LARGEST in some values; there is at least one."""
+    total = sum(values)
+    return not math.isnan(total) and min(values) >= -LARGEST and max(values) <= LARGEST

@@ -6,14 +6,16 @@ another tells nothing new, so copies never count twice in an interval or a test.
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_statistics import episodes
-from daf_statistics.episodes import Conditions, Source
+from daf_statistics.aggregation import Aggregation
+from daf_statistics.episodes import Conditions, Source, all_finite
+from daf_statistics.outcomes import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +35,19 @@ class UnknownMetricError(ValueError):
         self.known = known
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one episode says of one policy."""
+class Sample(NamedTuple):
+    """What one episode says of one policy. It is a plain tuple because there may be hundreds of thousands."""
 
     scenario: int
-    index: int
+    episode: int
+    """Its index in the scenario."""
     conditions: Conditions
     value: float
-    """Mean of the metric over the policy's seats; finite."""
+    """The metric in the policy's seats, made one; finite."""
     copy_key: bytes
     """See `daf_statistics.episodes.copy_key`."""
+    evaluation: str = ""
+    """Where the episode is from; empty for values from elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Samples:
     """How many episodes each policy forfeited, by mission."""
     digests: list[tuple[int, int, str]]
     """Scenario, index and digest of each episode, those that do not count among them."""
+    latencies: list[bytes]
+    """For each episode; see `daf_statistics.outcomes.latencies_of`."""
+    approximate: bool
+    """Whether any episode is."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +72,25 @@ class Player:
 
     label: str
     samples: Sequence[Sample]
-    """Those that count, in the order of scenario and index."""
+    """Those that count, of one evaluation after the other, each in the order of scenario and index."""
     forfeits: Mapping[str, int] = field(default_factory=dict)
     """How many episodes it forfeited, by mission."""
-    evaluation: str = ""
-    """Where they are from; empty for values from elsewhere."""
 
+
+type Measured = tuple[Outcome, Sequence[float] | float]
+"""An outcome with what a metric came to in it: in every seat, or for the game."""
 
 type Block = tuple[Sample, ...]
 """What several policies did in one episode or under equal conditions, one sample a policy."""
+
+
+def player(label: str, sources: Iterable[tuple[Samples, int]]) -> Player:
+    """A policy with its samples of several evaluations, by its number in each."""
+    samples, forfeits = list[Sample](), Counter[str]()
+    for of_evaluation, policy in sources:
+        samples += of_evaluation.by_policy.get(policy, [])
+        forfeits.update(of_evaluation.forfeits.get(policy, {}))
+    return Player(label, samples, forfeits)
 
 
 def find_source(recorded: Iterable[Episode], metric: str, known: KnownStatistics) -> Source:
@@ -97,22 +115,48 @@ def find_source(recorded: Iterable[Episode], metric: str, known: KnownStatistics
     raise UnknownMetricError(metric, [Source.REWARD.value, *sorted(seen | known.agent | known.game)])
 
 
-def read_samples(recorded: Iterable[Episode], metric: str, source: Source) -> Samples:
-    """The samples of an evaluation's episodes, which come in the order of scenario and index."""
-    samples = Samples({}, defaultdict(Counter), [])
-    for episode in recorded:
-        samples.digests.append((episode.scenario, episode.index, episode.digest))
-        forfeited = episodes.forfeited_by(episode)
-        for policy in forfeited:
-            samples.forfeits[policy][episode.mission] += 1
-        key = episodes.copy_key(episode)
-        for policy, seats in episodes.seats_by_policy(episode).items():
+def measured(recorded: Iterable[tuple[Outcome, Episode]], metric: str, source: Source) -> Iterator[Measured]:
+    """Outcomes with what a metric came to in the episodes, which have their statistics."""
+    for outcome, episode in recorded:
+        match source:
+            case Source.REWARD:
+                yield outcome, outcome.rewards
+            case Source.AGENT:
+                yield outcome, episodes.seat_values(episode, metric)
+            case Source.GAME:
+                yield outcome, episodes.game_value(episode, metric)
+
+
+def read_samples(evaluation: str, played: Iterable[Measured], aggregation: Aggregation = Aggregation.MEAN) -> Samples:
+    """The samples of an evaluation's episodes, which come in the order of scenario and index.
+
+    A value does not count where it is not finite, nor, whatever the metric, where a reward of the policy's seats is
+    not: then the episode was not played to its end.
+    """
+    samples = Samples({}, defaultdict(Counter), [], [], approximate=False)
+    approximate, aggregate = False, aggregation.function
+    for outcome, values in played:
+        samples.digests.append((outcome.scenario, outcome.episode, outcome.digest))
+        if outcome.latencies:
+            samples.latencies.append(outcome.latencies)
+        approximate = approximate or outcome.approximate
+        mission, rewards = outcome.mission, outcome.rewards
+        for policy in outcome.forfeits:
+            samples.forfeits[policy][mission] += 1
+        for policy, seats in episodes.seats_by_policy(outcome.seats):
             of_policy = samples.by_policy.setdefault(policy, [])
-            value = episodes.value(episode, seats, source, metric)
-            if policy not in forfeited and math.isfinite(value):
-                conditions = episodes.conditions(episode, seats)
-                of_policy.append(Sample(episode.scenario, episode.index, conditions, value, key))
-    return samples
+            own = [rewards[seat] for seat in seats]
+            if policy in outcome.forfeits or not all_finite(own):
+                continue
+            if values is not rewards:
+                own = [values] if isinstance(values, float) else [values[seat] for seat in seats]
+                if not all_finite(own):
+                    continue
+            conditions = Conditions(mission, outcome.seed, outcome.max_steps, len(outcome.seats), seats)
+            of_policy.append(
+                Sample(outcome.scenario, outcome.episode, conditions, aggregate(own), outcome.copy_key, evaluation)
+            )
+    return replace(samples, approximate=approximate)
 
 
 def distinct(samples: Iterable[Sample]) -> list[Sample]:
@@ -126,14 +170,14 @@ def distinct(samples: Iterable[Sample]) -> list[Sample]:
 def played_together(players: Sequence[Player]) -> list[Block]:
     """What several policies did in the same episodes, or else under equal conditions, in the order of the first's.
 
-    Policies of one evaluation that sit in one team share episodes; others are brought together by mission, seed, steps
-    and seats. Where a policy has several episodes under equal conditions, the first goes with the first.
+    In an evaluation in which the policies sit in one team they share episodes, and nothing else of it counts; other
+    episodes are brought together by mission, seed, steps and seats. Where a policy has several under equal conditions,
+    the first goes with the first.
     """
-    if len({player.evaluation for player in players}) == 1:
-        shared = _joined([{(sample.scenario, sample.index): sample for sample in p.samples} for p in players])
-        if shared:
-            return shared
-    return _joined([_by_conditions(player.samples) for player in players])
+    shared = _in_one_team(players)
+    teams = {block[0].evaluation for block in shared}
+    apart = [[sample for sample in player.samples if sample.evaluation not in teams] for player in players]
+    return shared + _joined([_by_conditions(samples) for samples in apart])
 
 
 def distinct_blocks(blocks: Iterable[Block]) -> list[Block]:
@@ -166,6 +210,21 @@ def _rank(block: Block) -> tuple[int, list[float], tuple[float, ...]]:
     return block[0].conditions.seed, sorted(values), values
 
 
+def _in_one_team(players: Sequence[Player]) -> list[Block]:
+    played = [{(sample.evaluation, sample.scenario) for sample in player.samples} for player in players]
+    scenarios = {scenario for scenario in set.intersection(*played) if scenario[0]}
+    return _joined(
+        [
+            {
+                (sample.evaluation, sample.scenario, sample.episode): sample
+                for sample in player.samples
+                if (sample.evaluation, sample.scenario) in scenarios
+            }
+            for player in (players if scenarios else ())
+        ]
+    )
+
+
 def _by_conditions(samples: Iterable[Sample]) -> dict[tuple[Conditions, int], Sample]:
     seen: Counter[Conditions] = Counter()
     found = {}
@@ -176,5 +235,7 @@ def _by_conditions(samples: Iterable[Sample]) -> dict[tuple[Conditions, int], Sa
 
 
 def _joined[K](players: Sequence[dict[K, Sample]]) -> list[Block]:
+    if not players:
+        return []
     shared = set(players[0]).intersection(*players[1:])
     return [tuple([player[key] for player in players]) for key in players[0] if key in shared]

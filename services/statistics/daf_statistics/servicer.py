@@ -16,9 +16,12 @@ from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceServicer
 from daf_statistics import convert, metric_messages, store
+from daf_statistics.aggregation import Aggregation
 from daf_statistics.curves import MAX_POINTS, Curve, curve, default_metrics
+from daf_statistics.latencies import added_up
 from daf_statistics.metrics import thinned
-from daf_statistics.samples import KnownStatistics, Samples, UnknownMetricError, find_source, read_samples
+from daf_statistics.outcomes import latencies_of
+from daf_statistics.samples import KnownStatistics, Samples, UnknownMetricError, find_source
 from daf_statistics.summary import evaluation_digest, is_loaded, summarize
 
 log = logging.getLogger(__name__)
@@ -58,10 +61,10 @@ class StatisticsServicer(StatisticsServiceServicer):
         return pb.ListMetricsResponse(metrics=await self._store.scan(store.metric_names, source))
 
     async def RecordEpisodes(self, request: pb.RecordEpisodesRequest, context: Call) -> pb.RecordEpisodesResponse:
-        rows = convert.episode_rows(request)
+        rows, outcome_rows = convert.episode_rows(request)
         if not rows:
             return pb.RecordEpisodesResponse()
-        recorded, different = await self._store.run(store.add_episodes, rows)
+        recorded, different = await self._store.run(store.add_episodes, rows, outcome_rows)
         for scenario, index in different:
             log.warning(
                 "episode %s of scenario %s of %s came again with another digest; the first is kept",
@@ -89,7 +92,7 @@ class StatisticsServicer(StatisticsServiceServicer):
         self, request: pb.SummarizeEvaluationRequest, context: Call
     ) -> pb.SummarizeEvaluationResponse:
         evaluation = convert.evaluation_name(request.evaluation, "evaluation")
-        samples = await self._samples(evaluation, convert.metric_name(request.metric))
+        samples = await self._samples(evaluation, *convert.metric_of(request.metric))
         if len(samples.digests) <= store.FEW_EPISODES and is_loaded():
             return _summarize(samples)
         return await asyncio.to_thread(_summarize, samples)
@@ -98,14 +101,13 @@ class StatisticsServicer(StatisticsServiceServicer):
         await self._store.run(store.delete_numbers, convert.source_name(request.name, "name"))
         return pb.DeleteNumbersResponse()
 
-    async def _samples(self, evaluation: str, metric: str) -> Samples:
+    async def _samples(self, evaluation: str, metric: str, aggregation: Aggregation) -> Samples:
+        asked = evaluation, metric, self._known, aggregation
         try:
             # Handing a few episodes to a thread would cost more than reading them.
-            few = await self._store.read(store.few_episodes, evaluation)
-            if few is None:
-                samples = await self._store.scan(store.samples, evaluation, metric, self._known)
-            else:
-                samples = read_samples(few, metric, find_source(few, metric, self._known))
+            samples = await self._store.read(store.few_samples, *asked)
+            if samples is None:
+                samples = await self._store.scan(store.samples, *asked)
         except UnknownMetricError as error:
             raise convert.unknown_metric(error, "metric.name") from None
         if not samples.digests:
@@ -170,11 +172,15 @@ def _page_of_episodes(
 
 
 def _summarize(samples: Samples) -> pb.SummarizeEvaluationResponse:
+    histograms = added_up(latencies_of(samples.latencies))
     return pb.SummarizeEvaluationResponse(
         policies=[
-            convert.summary_message(policy, summarize(of_policy), samples.forfeits[policy].total())
+            convert.summary_message(
+                policy, summarize(of_policy), samples.forfeits[policy].total(), histograms.get(policy)
+            )
             for policy, of_policy in sorted(samples.by_policy.items())
         ],
         digest=evaluation_digest(samples.digests),
         episodes=len(samples.digests),
+        approximate=samples.approximate,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from daf_common.errors import AlreadyExists
 from daf_common.store import Transaction
 from daf_protos.statistics.v1.comparison_pb2 import Comparison
 from daf_protos.statistics.v1.episode_pb2 import Episode
+from daf_statistics import outcomes
+from daf_statistics.aggregation import Aggregation
+from daf_statistics.episodes import Source
 from daf_statistics.metrics import Point
-from daf_statistics.samples import KnownStatistics, Samples, find_source, read_samples
+from daf_statistics.outcomes import Outcome
+from daf_statistics.samples import KnownStatistics, Measured, Samples, find_source, measured, read_samples
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -47,6 +52,27 @@ EPISODES = sa.Table(
 )
 """One row an episode, by its index in the scenario; `message` is the serialized `Episode`."""
 
+OUTCOMES = sa.Table(
+    "outcomes",
+    TABLES,
+    sa.Column("evaluation", sa.String(200), primary_key=True),
+    sa.Column("scenario", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("episode", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("mission", sa.Text, nullable=False),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("max_steps", sa.Integer, nullable=False),
+    sa.Column("seats", sa.LargeBinary, nullable=False),
+    sa.Column("rewards", sa.LargeBinary, nullable=False),
+    sa.Column("forfeits", sa.LargeBinary, nullable=False),
+    sa.Column("copy_key", sa.LargeBinary, nullable=False),
+    sa.Column("approximate", sa.Boolean, nullable=False),
+    sa.Column("latencies", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,  # as for the metrics
+)
+"""One row an episode, made of its message; see `daf_statistics.outcomes`. A table of its own, since messages are
+long: rows that have one are slow to read even where it is left out."""
+
 COMPARISONS = sa.Table(
     "comparisons",
     TABLES,
@@ -62,7 +88,7 @@ _INSERTS: dict[tuple[str, str], sa.Executable] = {
     .on_conflict_do_nothing()
     .execution_options(preserve_rowcount=True)
     for dialect in (sqlite, postgresql)
-    for table in (METRICS, EPISODES)
+    for table in (METRICS, EPISODES, OUTCOMES)
 }
 
 _STREAMED_ROWS = 500
@@ -70,13 +96,34 @@ FEW_EPISODES = 32
 """Of so many, samples are read in a millisecond or two."""
 
 # Statements of every trial's path are built once: building one costs as much as running it.
-_MESSAGES = (
-    sa.select(EPISODES.c.message)
+_OUTCOME = [column for column in OUTCOMES.columns if column is not OUTCOMES.c.evaluation]
+_STREAMED_OUTCOMES: sa.Select[Any] = (
+    sa.select(*_OUTCOME)
+    .where(OUTCOMES.c.evaluation == sa.bindparam("wanted"))
+    .order_by(OUTCOMES.c.scenario, OUTCOMES.c.episode)
+    .execution_options(yield_per=_STREAMED_ROWS)
+)
+_FIRST_EPISODES = (
+    sa.select(EPISODES.c.episode).where(EPISODES.c.evaluation == sa.bindparam("wanted")).limit(FEW_EPISODES + 1)
+)
+_STREAMED_EPISODES: sa.Select[Any] = (
+    sa.select(EPISODES.c.message, *_OUTCOME)
+    .join_from(
+        EPISODES,
+        OUTCOMES,
+        sa.and_(*(EPISODES.c[name] == OUTCOMES.c[name] for name in ("evaluation", "scenario", "episode"))),
+        isouter=True,
+    )
     .where(EPISODES.c.evaluation == sa.bindparam("wanted"))
     .order_by(EPISODES.c.scenario, EPISODES.c.episode)
+    .execution_options(yield_per=_STREAMED_ROWS)
 )
-_FIRST_MESSAGES = _MESSAGES.limit(FEW_EPISODES + 1)
-_STREAMED_MESSAGES = _MESSAGES.execution_options(yield_per=_STREAMED_ROWS)
+_COUNTS: sa.Select[Any] = sa.select(
+    *(
+        sa.select(sa.func.count()).where(table.c.evaluation == sa.bindparam("wanted")).scalar_subquery()
+        for table in (EPISODES, OUTCOMES)
+    )
+)
 
 
 def add_metrics(tx: Transaction, source: str, rows: Sequence[dict[str, Any]], after_step: int | None = None) -> int:
@@ -114,13 +161,16 @@ def metric_names(tx: Transaction, source: str) -> list[str]:
     return list(tx.execute(names).scalars())
 
 
-def add_episodes(tx: Transaction, rows: Sequence[dict[str, Any]]) -> tuple[int, list[tuple[int, int]]]:
-    """Adds episodes of one evaluation. What is there stays.
+def add_episodes(
+    tx: Transaction, rows: Sequence[dict[str, Any]], outcome_rows: Sequence[dict[str, Any]]
+) -> tuple[int, list[tuple[int, int]]]:
+    """Adds episodes of one evaluation with their outcomes. What is there stays.
 
     Returns:
         How many were new, and the scenario and index of those that were there with another digest.
     """
     recorded = _add(tx, EPISODES, rows)
+    _add(tx, OUTCOMES, outcome_rows)
     if recorded == len(rows):
         return recorded, []
     wanted = {(row["scenario"], row["episode"]): row["digest"] for row in rows}
@@ -145,39 +195,83 @@ def page_of_episodes(tx: Transaction, evaluation: str, after: tuple[int, int] | 
     yield from tx.execute(query.execution_options(yield_per=_STREAMED_ROWS)).scalars()
 
 
-def few_episodes(tx: Transaction, evaluation: str) -> list[Episode] | None:
-    """All episodes of an evaluation, by scenario and index; None if there are more than FEW_EPISODES."""
-    messages = tx.execute(_FIRST_MESSAGES, {"wanted": evaluation}).scalars().all()
-    return [Episode.FromString(message) for message in messages] if len(messages) <= FEW_EPISODES else None
+def few_samples(
+    tx: Transaction,
+    evaluation: str,
+    metric: str,
+    known: KnownStatistics,
+    aggregation: Aggregation = Aggregation.MEAN,
+) -> Samples | None:
+    """As `samples`; None if there are more episodes than FEW_EPISODES."""
+    many = len(tx.execute(_FIRST_EPISODES, {"wanted": evaluation}).all()) > FEW_EPISODES
+    return None if many else samples(tx, evaluation, metric, known, aggregation)
 
 
-def episodes(tx: Transaction, evaluation: str) -> Iterator[Episode]:
-    """All episodes of an evaluation, by scenario and index; read bit by bit, since there may be many."""
-    for message in tx.execute(_STREAMED_MESSAGES, {"wanted": evaluation}).scalars():
-        yield Episode.FromString(message)
-
-
-def samples(tx: Transaction, evaluation: str, metric: str, known: KnownStatistics) -> Samples:
+def samples(
+    tx: Transaction,
+    evaluation: str,
+    metric: str,
+    known: KnownStatistics,
+    aggregation: Aggregation = Aggregation.MEAN,
+) -> Samples:
     """The samples of a metric in an evaluation, however many episodes it has.
 
     Raises:
         UnknownMetricError: the name is not known and no episode has it.
     """
-    source = find_source(episodes(tx, evaluation), metric, known)
-    return read_samples(episodes(tx, evaluation), metric, source)
+    return samples_of_several(tx, [evaluation], metric, known, aggregation)[evaluation]
 
 
 def samples_of_several(
-    tx: Transaction, evaluations: Sequence[str], metric: str, known: KnownStatistics
+    tx: Transaction,
+    evaluations: Sequence[str],
+    metric: str,
+    known: KnownStatistics,
+    aggregation: Aggregation = Aggregation.MEAN,
 ) -> dict[str, Samples]:
     """The samples of a metric, which means the same in all of some evaluations, by evaluation.
 
     Raises:
         UnknownMetricError: the name is not known and no episode of any has it.
     """
-    everything = (episode for evaluation in evaluations for episode in episodes(tx, evaluation))
-    source = find_source(everything, metric, known)
-    return {evaluation: read_samples(episodes(tx, evaluation), metric, source) for evaluation in evaluations}
+    source = find_source(_messages(tx, evaluations), metric, known)
+    return {
+        evaluation: read_samples(evaluation, _measured(tx, evaluation, metric, source), aggregation)
+        for evaluation in evaluations
+    }
+
+
+def measured_episodes(tx: Transaction, evaluation: str, metric: str, known: KnownStatistics) -> Iterable[Measured]:
+    """What a metric came to in every episode of an evaluation, by scenario and index.
+
+    Raises:
+        UnknownMetricError: the name is not known and no episode has it.
+    """
+    return _measured(tx, evaluation, metric, find_source(_messages(tx, [evaluation]), metric, known))
+
+
+def _measured(tx: Transaction, evaluation: str, metric: str, source: Source) -> Iterable[Measured]:
+    if source is Source.REWARD:
+        counts: sa.Result[Any] = tx.execute(_COUNTS, {"wanted": evaluation})
+        if len(set(counts.one())) == 1:
+            rows = tx.execute(_STREAMED_OUTCOMES, {"wanted": evaluation})
+            return ((outcome, outcome.rewards) for outcome in starmap(outcomes.from_row, rows))
+    return measured(_episodes(tx, evaluation), metric, source)
+
+
+def _episodes(tx: Transaction, evaluation: str) -> Iterator[tuple[Outcome, Episode]]:
+    """All episodes of an evaluation, by scenario and index; read bit by bit, since there may be many.
+
+    Where an outcome is lacking, because the release before recorded the episode after the upgrade, it is made.
+    """
+    rows: Iterable[Any] = tx.execute(_STREAMED_EPISODES, {"wanted": evaluation})
+    for row in rows:
+        episode = Episode.FromString(row[0])
+        yield outcomes.outcome(episode) if row[1] is None else outcomes.from_row(*row[1:]), episode
+
+
+def _messages(tx: Transaction, evaluations: Sequence[str]) -> Iterator[Episode]:
+    return (episode for evaluation in evaluations for _, episode in _episodes(tx, evaluation))
 
 
 def add_comparison(
@@ -228,6 +322,7 @@ def delete_numbers(tx: Transaction, name: str) -> None:
     """Deletes all that is recorded of a source of metrics or of an evaluation."""
     tx.execute(sa.delete(METRICS).where(METRICS.c.source == name))
     tx.execute(sa.delete(EPISODES).where(EPISODES.c.evaluation == name))
+    tx.execute(sa.delete(OUTCOMES).where(OUTCOMES.c.evaluation == name))
 
 
 def _add(tx: Transaction, table: sa.Table, rows: Iterable[dict[str, Any]]) -> int:
