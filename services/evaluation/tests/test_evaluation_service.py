@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising, streaming
 from daf_common.errors import (
     Aborted,
@@ -22,6 +23,7 @@ from daf_common.workloads import Observation, State, Workload
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
+from daf_protos.common.v1.value_pb2 import Value
 from daf_protos.evaluation.v1 import evaluation_service_pb2 as pb
 from daf_protos.evaluation.v1 import worker_service_pb2 as worker_pb
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec, EvaluationState, Team
@@ -382,6 +384,38 @@ async def test_pages_list_all_newest_first(stack: Stack) -> None:
         names += [evaluation.name for evaluation in page.evaluations]
         token = page.next_page_token
     assert names == [f"evaluations/e{number}" for number in (4, 3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_page_holds_no_more_than_a_message_can(stack: Stack) -> None:
+    code = await ArtifactStore(stack.context.settings.artifacts(), "deployment").put(b"an archive", "application/zip")
+    arguments = {f"a{number}": Value(text="x" * 10_000) for number in range(10)}
+    own = Policy(policy_class=PolicyClass(class_path="my.Policy", code=code, arguments=arguments))
+    for number in range(5):
+        await create(stack, f"e{number}", policies=[own] * 15)
+    pages: list[list[str]] = []
+    token = ""
+    while not pages or token:
+        answer = await raising(stack.evaluations.ListEvaluations(pb.ListEvaluationsRequest(page_token=token)))
+        pages.append([evaluation.name for evaluation in answer.evaluations])
+        token = answer.next_page_token
+    assert pages == [
+        ["evaluations/e4", "evaluations/e3"],
+        ["evaluations/e2", "evaluations/e1"],
+        ["evaluations/e0"],
+    ]
+
+
+async def test_a_big_pickup_is_leased_in_the_order_of_its_plan(stack: Stack) -> None:
+    policies = [policy("starter"), policy("noop"), policy("random")]
+    missions = [Mission(name="cogsguard_machina_1.basic", cogs=8, max_steps=20)]
+    created = await create(stack, policies=policies, missions=missions, episodes=11_112, team=Team.TEAM_PICKUP)
+    assert created.total_episodes == 100_008
+    assert [list(scenario.seats) for scenario in created.scenarios[:3]] == [[8], [7, 1], [6, 1, 1]]
+    await workload_started(stack, "e-w1")
+    lease = (await Worker(stack, "w").lease()).lease
+    assert [episode.index for episode in lease.episodes] == list(range(100))
+    assert {tuple(episode.seats) for episode in lease.episodes} == {(0,) * 8}
 
 
 async def test_a_watch_of_all_resumes_at_its_cursor_and_tells_of_deletions(running: Stack) -> None:
