@@ -1,6 +1,6 @@
 """Where the episodes of one evaluation are played: its missions and policies, kept from episode to episode.
 
-Nothing here knows the service: the process that plays never loads gRPC (see `daf_cogames.players`).
+Nothing here knows the service: the process that plays never loads gRPC (see `daf_cogames.player`).
 """
 
 from __future__ import annotations
@@ -108,12 +108,7 @@ class Table:
                 if failure.policy in forfeits:
                     raise
                 logger.warning("%s in episode %s", failure, plan.index, exc_info=failure.__cause__)
-                where = "" if failure.seat is None else f" in seat {failure.seat}"
-                forfeits[failure.policy] = Failure(
-                    reason=failure.reason,
-                    message=f"failed to {failure.stage}{where}: {failure.message}",
-                    subject=str(failure.policy),
-                )
+                forfeits[failure.policy] = to_forfeit(failure)
                 continue
             return _to_message(
                 self.setting.missions[mission], outcome, [forfeits[policy] for policy in sorted(forfeits)]
@@ -148,6 +143,13 @@ def laid(setting: Setting) -> Iterator[Table]:
         except ImportError as error:
             raise Unplayable("POLICY_INVALID", last_line(error)) from error
         yield Table(setting)
+
+
+def to_forfeit(failure: PolicyFailure) -> Failure:
+    """The failure of a policy, as its episode says it."""
+    where = "" if failure.seat is None else f" in seat {failure.seat}"
+    message = f"failed to {failure.stage}{where}: {failure.message}"
+    return Failure(reason=failure.reason, message=message, subject=str(failure.policy))
 
 
 def _to_message(mission: Mission, outcome: EpisodeOutcome, forfeits: Sequence[Failure]) -> Episode:

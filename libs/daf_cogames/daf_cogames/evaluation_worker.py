@@ -1,7 +1,8 @@
-"""The worker of an evaluation: leases shards, plays their episodes, reports each as soon as it is played.
+"""The worker of an evaluation: leases shards, has their episodes played, reports each as soon as it is played.
 
 A worker that dies loses the episode that it was playing and no other. One that lives on while its service is away
-keeps what it has played until the service is back.
+keeps what it has played until the service is back. What plays is another process, so that a worker survives any
+policy; see `daf_cogames.supervision`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from daf_cogames.artifact_files import ArtifactFiles
 from daf_cogames.evaluation_setting import fetch_setting
-from daf_cogames.evaluation_table import Table, Unplayable, laid
-from daf_cogames.policies import last_line
+from daf_cogames.evaluation_table import Unplayable
+from daf_cogames.mother import Mother
 from daf_cogames.reports import GaveUp, Superseded, persist
 from daf_cogames.seating import EpisodePlan
+from daf_cogames.supervision import SupervisedTable
 from daf_common.channel import blocking_errors, connect_blocking
 from daf_common.errors import DafError
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.evaluation.v1.worker_service_pb2 import (
     LeaseShardRequest,
     LeaseShardResponse,
-    PlannedEpisode,
     ReportShardRequest,
     ReportShardResponse,
     ShardLease,
@@ -39,12 +40,13 @@ logger = logging.getLogger(__name__)
 WORK_DONE, NOT_DONE = 0, 1
 
 
-def run(environment: Mapping[str, str], terminating: threading.Event) -> int:
+def run(environment: Mapping[str, str], terminating: threading.Event, mother: Mother) -> int:
     """Works for one evaluation until nothing is left to do; returns the exit code.
 
     Args:
         environment: address, evaluation, token and cache, as `daf_cogames.runner` requires them.
         terminating: when set, the worker ends after the episode that it plays.
+        mother: of the processes that play.
     """
     identity = Worker(
         evaluation=environment["DAF_EVALUATION"],
@@ -53,9 +55,10 @@ def run(environment: Mapping[str, str], terminating: threading.Event) -> int:
         token=environment["DAF_TOKEN"],
     )
     with connect_blocking(environment["DAF_WORKER_ADDRESS"]) as channel:
-        player = Player(EvaluationWorkerServiceStub(channel), identity, Path(environment["DAF_CACHE"]), terminating)
+        stub = EvaluationWorkerServiceStub(channel)
+        worker = EvaluationWorker(stub, identity, Path(environment["DAF_CACHE"]), terminating, mother)
         try:
-            player.work()
+            worker.work()
         except Superseded as news:
             logger.info("nothing is left to do here: %s", news)
         except GaveUp as news:
@@ -64,13 +67,19 @@ def run(environment: Mapping[str, str], terminating: threading.Event) -> int:
     return NOT_DONE if terminating.is_set() else WORK_DONE
 
 
-class Player:
+class EvaluationWorker:
     """One worker of one evaluation."""
 
     def __init__(
-        self, stub: EvaluationWorkerServiceStub, identity: Worker, cache: Path, terminating: threading.Event
+        self,
+        stub: EvaluationWorkerServiceStub,
+        identity: Worker,
+        cache: Path,
+        terminating: threading.Event,
+        mother: Mother,
     ) -> None:
         self._stub, self._identity, self._cache, self._terminating = stub, identity, cache, terminating
+        self._mother = mother
 
     def work(self) -> None:
         """Plays shards until none is left.
@@ -84,13 +93,13 @@ class Player:
             return
         files = ArtifactFiles(response.downloads, self._cache, wait=self._terminating.wait)
         try:
-            with laid(fetch_setting(response.spec, files)) as table:
+            with SupervisedTable(self._mother, fetch_setting(response.spec, files)) as table:
                 while not response.finished and not self._terminating.is_set():
                     response = self._go_on(table, response)
         except Unplayable as error:
             self._fail(response, error.failure)
 
-    def _go_on(self, table: Table, response: LeaseShardResponse) -> LeaseShardResponse:
+    def _go_on(self, table: SupervisedTable, response: LeaseShardResponse) -> LeaseShardResponse:
         if not response.HasField("lease"):
             self._terminating.wait(response.retry_seconds)
             return self._lease()
@@ -101,37 +110,29 @@ class Player:
             following = None
         return following or self._lease()
 
-    def _play(self, table: Table, lease: ShardLease) -> LeaseShardResponse | None:
+    def _play(self, table: SupervisedTable, lease: ShardLease) -> LeaseShardResponse | None:
         """Plays a shard; returns what comes next, if the service has said it."""
         answer = ReportShardResponse()
         with self._heartbeats(lease) as dropped:
             if lease.episodes and not lease.episodes[0].seats:
                 answer = self._report(lease, seats=table.seats(lease.mission))
                 return answer.next if answer.HasField("next") else None
-            for planned in lease.episodes:
-                if dropped() or self._terminating.is_set():
-                    return None
-                episode = self._play_episode(table, lease, planned)
-                last = planned.index == lease.episodes[-1].index
-                answer = self._report(lease, [episode], done=last)
-                if answer.stop:
-                    return None
+            plans = [EpisodePlan(planned.index, planned.seed, tuple(planned.seats)) for planned in lease.episodes]
+            with closing(table.play_all(lease.mission, plans)) as episodes:
+                for episode in episodes:
+                    if dropped():
+                        return None
+                    self._complete(episode, lease)
+                    answer = self._report(lease, [episode], done=episode.index == plans[-1].index)
+                    if answer.stop or self._terminating.is_set():
+                        return None
         return answer.next if answer.HasField("next") else None
 
-    def _play_episode(self, table: Table, lease: ShardLease, planned: PlannedEpisode) -> Episode:
-        plan = EpisodePlan(planned.index, planned.seed, tuple(planned.seats))
-        try:
-            (episode,) = table.play_all(lease.mission, [plan], {})
-        except (Unplayable, MemoryError):
-            raise
-        except Exception as error:
-            logger.exception("episode %s of scenario %s cannot be played", planned.index, lease.scenario)
-            message = f"episode {planned.index} with seed {planned.seed} cannot be played: {last_line(error)}"
-            raise Unplayable("CRASHED", message, f"scenarios[{lease.scenario}]") from error
+    def _complete(self, episode: Episode, lease: ShardLease) -> None:
+        """Adds what only the worker knows."""
         episode.evaluation = self._identity.evaluation
         episode.scenario = lease.scenario
         episode.worker = self._identity.worker
-        return episode
 
     @contextmanager
     def _heartbeats(self, lease: ShardLease) -> Iterator[Callable[[], bool]]:

@@ -46,9 +46,13 @@ def main(argv: list[str] | None = None) -> int:
         from daf_cogames.launcher import launch
 
         return launch(_train)
+    from daf_cogames.mother import Mother
+
+    mother = Mother.start()
+    # What it imports starts threads: after the fork.
     from daf_cogames.evaluation_worker import run as evaluate
 
-    return evaluate(os.environ, _terminating())
+    return evaluate(os.environ, _terminating(), mother)
 
 
 def _train() -> int:
