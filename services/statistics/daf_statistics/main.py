@@ -14,11 +14,13 @@ from daf_common.requests import Forgetter
 from daf_common.service import Context, run
 from daf_common.settings import ServiceSettings
 from daf_common.store import Store
-from daf_protos.statistics.v1 import comparison_service_pb2, statistics_service_pb2
+from daf_protos.statistics.v1 import comparison_service_pb2, scoring_service_pb2, statistics_service_pb2
 from daf_protos.statistics.v1.comparison_service_pb2_grpc import add_ComparisonServiceServicer_to_server
+from daf_protos.statistics.v1.scoring_service_pb2_grpc import add_ScoringServiceServicer_to_server
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import add_StatisticsServiceServicer_to_server
 from daf_statistics.comparison_servicer import ComparisonServicer
 from daf_statistics.samples import KnownStatistics
+from daf_statistics.scoring_servicer import ScoringServicer
 from daf_statistics.servicer import StatisticsServicer
 from daf_statistics.store import MIGRATIONS
 
@@ -30,15 +32,18 @@ class Statistics:
         self.store = store
         self._servicer = StatisticsServicer(store, known)
         self._comparison_servicer = ComparisonServicer(store, known, clock, ids)
+        self._scoring_servicer = ScoringServicer(store, known)
         self._forgetter = Forgetter(store, clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""
         add_StatisticsServiceServicer_to_server(self._servicer, server)
         add_ComparisonServiceServicer_to_server(self._comparison_servicer, server)
+        add_ScoringServiceServicer_to_server(self._scoring_servicer, server)
         return [
             statistics_service_pb2.DESCRIPTOR.services_by_name["StatisticsService"].full_name,
             comparison_service_pb2.DESCRIPTOR.services_by_name["ComparisonService"].full_name,
+            scoring_service_pb2.DESCRIPTOR.services_by_name["ScoringService"].full_name,
         ]
 
     async def start(self) -> None:
