@@ -44,7 +44,8 @@ PRELOADED = (
     "mettagrid.policy.loader:discover_and_register_policies",
     "daf_cogames.missions:mission_names",
     "daf_cogames.missions:variant_names",
-    "daf_cogames.episodes",
+    "daf_cogames.decoding:is_exact",  # which also builds a mission for the first time: half a second
+    "daf_cogames.mother",
     "daf_cogames.launcher",
 )
 
