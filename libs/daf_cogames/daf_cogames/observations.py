@@ -38,7 +38,7 @@ def encoded(observation: AgentObservation, tokens: int) -> bytes:
         return b"\xff" * (3 * tokens)
     everybody = getattr(observation.tokens[0].raw_token, "base", None)
     if isinstance(everybody, np.ndarray) and everybody.ndim == 3:  # the simulator's own, of all agents
-        return everybody[observation.agent_id].tobytes()
+        return bytes(everybody[observation.agent_id].tobytes())
     rows = np.full((tokens, 3), 0xFF, dtype=np.uint8)
     rows[: len(observation.tokens)] = [token.raw_token for token in observation.tokens]
     return rows.tobytes()

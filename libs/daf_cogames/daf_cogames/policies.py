@@ -6,12 +6,14 @@ Here a class is checked before it is called, and only arguments that its constru
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import inspect
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from mettagrid.policy.loader import discover_and_register_policies, initialize_or_load_policy
@@ -35,13 +37,32 @@ class PolicySource:
 
     class_path: `module.Class`, or a short name of cogames; arguments: for its constructor, by name; weights: a file
     for its `load_policy_data`; code: a directory with the user's own modules (see `daf_cogames.code`), which must be
-    on the path.
+    on the path; requirements: a directory of packages that the code needs, likewise; bundle: whose class it is, with
+    weights and arguments as cogames would pass them; elsewhere: who loads it instead of this process.
     """
 
     class_path: str
-    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     weights: Path | None = None
     code: Path | None = None
+    requirements: Path | None = None
+    bundle: Bundle | None = None
+    elsewhere: PolicyLoader | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An unpacked bundle, whose policy only a process of its own may load. setup: its set-up script, relative."""
+
+    root: Path
+    setup: str | None
+
+
+class PolicyLoader(Protocol):
+    """Loads policies that this process does not load itself."""
+
+    def load(self, source: PolicySource, environment: PolicyEnvInterface, device: str) -> MultiAgentPolicy:
+        """As `load_policy`."""
 
 
 class PolicyError(ValueError):
@@ -55,15 +76,19 @@ class PolicyError(ValueError):
 
 def load_policy(source: PolicySource, environment: PolicyEnvInterface, device: str = "cpu") -> MultiAgentPolicy:
     """The policy, built by mettagrid's own loader after the checks. Raises PolicyError, whoever's code failed."""
+    if source.elsewhere is not None:
+        return source.elsewhere.load(dataclasses.replace(source, elsewhere=None), environment, device)
     policy_class = load_policy_class(source)
-    check_arguments(policy_class, source.arguments)
+    if source.bundle is None:  # a bundle's are JSON, and pass as they are
+        check_arguments(policy_class, source.arguments)
     arguments: dict[str, Any] = dict(source.arguments)
     if "device" in _signature(policy_class).parameters:
         arguments["device"] = device
     class_path = f"{policy_class.__module__}.{policy_class.__qualname__}"
 
     policy = _construct(class_path, arguments, environment)
-    _check_size(class_path, policy, arguments, environment)
+    if source.bundle is None:
+        _check_size(class_path, policy, arguments, environment)
     if source.weights is not None:
         try:
             policy.load_policy_data(str(source.weights))
@@ -76,7 +101,7 @@ def load_policy(source: PolicySource, environment: PolicyEnvInterface, device: s
 def load_policy_class(source: PolicySource) -> type[MultiAgentPolicy]:
     """The class that a source names, checked to be a policy without calling it. Raises PolicyError."""
     class_path = _full_class_path(source.class_path)
-    if source.code is not None and (owner := shadowed_module(class_path, source.code)) is not None:
+    if source.code is not None and (owner := _shadowing(class_path, source.code)) is not None:
         module = class_path.partition(".")[0]
         raise PolicyError("class_path", f"your module {module!r} has the name of {owner}; rename it")
     try:
@@ -144,6 +169,22 @@ def _check_size(
     if other is not None and _shapes(other) == _shapes(network):
         message = f"{class_path} accepts hidden_size {asked}, but the network that it builds has {built}"
         raise PolicyError("arguments.hidden_size", message)
+
+
+def _shadowing(class_path: str, directory: Path) -> str | None:
+    """What is imported instead of the user's own module, unless that is a copy of it, as plain cogames may need."""
+    owner = shadowed_module(class_path, directory)
+    if owner is None:
+        return None
+    name = class_path.rpartition(".")[0]
+    try:
+        installed = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return owner
+    copy = directory.joinpath(*name.split(".")).with_suffix(".py")
+    if installed is None or installed.origin is None or not copy.is_file():
+        return owner
+    return None if copy.read_bytes() == Path(installed.origin).read_bytes() else owner
 
 
 def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
