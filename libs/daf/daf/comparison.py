@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daf.client import Client
-from daf.comparison_results import PolicyComparisonResult, as_dict, mission_labels, pair_results, policy_statistics
+from daf.comparison_results import (
+    PolicyComparisonResult,
+    as_dict,
+    episodes_played,
+    mission_labels,
+    pair_results,
+    policy_statistics,
+)
 from daf.comparisons import (
     ComparisonFailed,
     baseline_number,
@@ -21,6 +28,7 @@ from daf.config import DAFComparisonConfig
 from daf.connection import given_or_connected
 from daf.missions import given_mission
 from daf.policy_arguments import given_policy
+from daf.races import play_race
 from daf.sections import EVALUATION_SEED
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
@@ -86,6 +94,17 @@ class ComparisonReport:
         return list(self.comparison.warnings) if self.comparison else []
 
     @property
+    def episodes_played(self) -> int:
+        """How many episodes were played; a race plays fewer than were planned."""
+        return episodes_played(self._compared())[0]
+
+    @property
+    def episodes_saved(self) -> int:
+        """How many episodes a race did not need of those that one look at the end would have; 0 without a race."""
+        played, planned = episodes_played(self._compared())
+        return planned - played if self._compared().design.looks > 1 else 0
+
+    @property
     def summary_statistics(self) -> dict[str, dict[str, Any]]:
         """What each policy's values come to, by its name: `avg_reward`, `std_reward`, `min_reward`, `max_reward`,
         `episodes`, `copies`, `forfeits`, `iqm` and `iqm_interval`; the values are those of the metric."""
@@ -144,6 +163,8 @@ class ComparisonReport:
                 design = make_design(
                     self.metric, significance_level, margin, family, number, self.comparison.design.episodes
                 )
+                design.aggregation = self.comparison.design.aggregation
+                design.looks = self.comparison.design.looks  # that the episodes were looked at does not go away
                 request.design.CopyFrom(design)
                 self.comparison = connected.comparison.ComparePolicies(request).comparison
             else:
@@ -183,11 +204,17 @@ def daf_compare_policies(
     family: str = "holm",
     baseline: str | None = None,
     strict: bool = False,
+    aggregation: str = "mean",
+    looks: int = 1,
+    name: str = "",
     code: Sequence[str | Path] = (),
     client: Client | None = None,
     on_change: Callable[[Evaluation], None] = lambda _: None,
 ) -> ComparisonReport:
     """Lets each policy play the same episodes alone and compares them pair by pair.
+
+    With several looks it is a race: the numbers are looked at while they come in, policies that are worse than another
+    play no more, and all ends as soon as one is left. The probability of a wrong decision stays alpha.
 
     Args:
         policies: short names, class paths, checkpoints (`job/NAME/checkpoints/best`), mappings, or CoGames'
@@ -202,6 +229,10 @@ def daf_compare_policies(
         family: how the pairs share alpha: `holm` or `bh` (Benjamini-Hochberg).
         baseline: the policy that every other is compared with; all pairs otherwise.
         strict: refuses a design that cannot reach its alpha, before anything is played.
+        aggregation: how the values of a policy's seats become one: `mean`, `sum`, `min` or `max`.
+        looks: how often is looked at the numbers, after equally many episodes each; 1: at the end.
+        name: id of the evaluation and the comparison; one is made otherwise. A race of the same name goes on where it
+            was interrupted.
         code: files and folders of the user's own code.
         client: where to play; otherwise where the context in use says, else on the embedded stack, which is started
             if it does not run.
@@ -224,11 +255,15 @@ def daf_compare_policies(
             "family": family,
             "baseline": baseline,
             "strict": strict,
+            "aggregation": aggregation,
+            "looks": looks,
             "code": [str(Path(path).absolute()) for path in code] or None,
         }
     )
     with given_or_connected(client) as connected:
-        return ComparisonReport.of(play_and_compare(connected, config, on_change), client)
+        if config.looks > 1:
+            return ComparisonReport.of(play_race(connected, config, on_change, id=name), client)
+        return ComparisonReport.of(play_and_compare(connected, config, on_change, name), client)
 
 
 def daf_get_comparison(name: str, *, client: Client | None = None) -> ComparisonReport:

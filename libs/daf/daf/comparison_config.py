@@ -29,6 +29,8 @@ class DAFComparisonConfig(DocumentConfig):
     seed: Seed = EVALUATION_SEED
     metric: MetricName = "reward"
     """`reward`, or an agent's or the game's statistic; higher is better."""
+    aggregation: Literal["mean", "sum", "min", "max"] = "mean"
+    """How the values of a policy's seats become one; a statistic of the game is one already."""
     alpha: float = Field(0.05, ge=0.001, le=0.5)
     """Probability of a wrong decision that is accepted, over all tests together."""
     margin: float | None = Field(None, gt=0)
@@ -37,6 +39,9 @@ class DAFComparisonConfig(DocumentConfig):
     """How all tests share alpha: Holm, for decisions; Benjamini-Hochberg, for exploration."""
     baseline: str | None = None
     """The policy that every other is compared with, by its label or as it is listed; all pairs otherwise."""
+    looks: int = Field(1, ge=1, le=50)
+    """How often is looked at the numbers while they come in: after each look, policies that are worse than another play
+    no more, and it ends as soon as one is left. One look: at the end, when all episodes have been played."""
     strict: bool = False
     """Refuses a design that cannot reach its alpha, instead of warning of it."""
     max_action_time_ms: Count | None = None
@@ -53,4 +58,12 @@ class DAFComparisonConfig(DocumentConfig):
             warnings.warn("DAFComparisonConfig: generate_html_report has no effect yet", UserWarning, stacklevel=3)
         if self.baseline is not None and not self.baseline:
             raise problem_at(("baseline",), "is empty: name a policy, or leave it out")
+        if self.looks > 1:
+            if self.looks > self.episodes_per_mission:
+                episodes = f"the {self.episodes_per_mission} episodes of a mission, of which each look needs one"
+                raise problem_at(("looks",), f"there are more than {episodes}")
+            if self.baseline is not None:
+                raise problem_at(("baseline",), "is for one look: a race compares all pairs")
+            if self.family != "holm":
+                raise problem_at(("family",), "must be holm with several looks: a race shares alpha as Holm does")
         return self

@@ -68,9 +68,13 @@ def pair_results(comparison: Comparison, mission: str) -> list[PolicyComparisonR
 
 
 def mission_labels(comparison: Comparison) -> dict[str, str]:
-    """What the missions of a comparison are called, by their full text: the name, and what changes it where two have
-    the same name."""
-    told = {one.mission: _mission(one.mission) for one in comparison.missions}
+    """What the missions of a comparison are called, by their full text."""
+    return labels_of_missions([one.mission for one in comparison.missions])
+
+
+def labels_of_missions(texts: Sequence[str]) -> dict[str, str]:
+    """What missions are called, by their full text: the name, and what changes it where two have the same name."""
+    told = {text: _mission(text) for text in texts}
     names = [name for name, _ in told.values()]
     return {
         mission: name if names.count(name) == 1 else ", ".join([name, *changes])
@@ -117,6 +121,31 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
         "warnings": list(comparison.warnings),
         "comparison": MessageToDict(comparison, preserving_proto_field_name=True),
     }
+
+
+def race_lines(comparison: Comparison) -> list[str]:
+    """What a race decided and what it saved, as sentences; none without a race."""
+    if not comparison.HasField("race"):
+        return []
+    race, looks = comparison.race, comparison.design.looks
+    labels = [policy.label for policy in comparison.policies]
+    lines = [
+        f"Look {one.look} of {looks}: {labels[one.worse]} left, since {labels[one.better]} is better "
+        f"(p = {one.p_value:.3g}, level {one.level:.3g})."
+        for one in race.decisions
+    ]
+    played, planned = episodes_played(comparison)
+    saved = f", {1 - played / planned:.0%} fewer than the {planned} planned" if played < planned else ""
+    state = "is over" if race.over else "goes on"
+    lines.append(f"The race {state} after {race.looks} of {looks} looks: {played} episodes were played{saved}.")
+    return lines
+
+
+def episodes_played(comparison: Comparison) -> tuple[int, int]:
+    """How many episodes were played for a comparison, and how many were planned."""
+    values = [policy.values for policy in comparison.policies]
+    played = sum(of_policy.episodes + of_policy.copies + of_policy.forfeits for of_policy in values)
+    return played, comparison.design.episodes * max(1, len(comparison.missions)) * len(values)
 
 
 def given(message: Message, field: str) -> float | None:

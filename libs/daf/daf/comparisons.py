@@ -18,7 +18,7 @@ from daf_common.errors import DafError, InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
-from daf_protos.statistics.v1 import comparison_pb2
+from daf_protos.statistics.v1 import comparison_pb2, metric_pb2
 from daf_protos.statistics.v1.comparison_pb2 import (
     Comparison,
     ComparisonDesign,
@@ -36,6 +36,12 @@ from daf_protos.statistics.v1.comparison_service_pb2 import (
 
 COMPARING_SECONDS = 300.0
 
+_AGGREGATIONS = {
+    "mean": metric_pb2.AGGREGATION_MEAN,
+    "sum": metric_pb2.AGGREGATION_SUM,
+    "min": metric_pb2.AGGREGATION_MINIMUM,
+    "max": metric_pb2.AGGREGATION_MAXIMUM,
+}
 _FAMILIES = {"holm": comparison_pb2.FAMILY_HOLM, "bh": comparison_pb2.FAMILY_BENJAMINI_HOCHBERG}
 
 
@@ -65,9 +71,9 @@ class PolicyComparison:
         Raises:
             DafError: something in it is not known; names the field.
         """
-        self._client, self._id = client, id or new_id(config.name)
-        self._spec = evaluation_spec(evaluation_config(config), Resources(client))
-        self.design = design_of(config, self._spec)
+        self._client, self.id = client, id or new_id(config.name)
+        self.spec = evaluation_spec(evaluation_config(config), Resources(client))
+        self.design = design_of(config, self.spec)
 
     def plan(self) -> PlanComparisonResponse:
         """What the design needs.
@@ -76,7 +82,7 @@ class PolicyComparison:
             FailedPrecondition: it is strict, and the planned episodes cannot reach its alpha.
         """
         request = PlanComparisonRequest(
-            design=self.design, policies=len(self._spec.policies), missions=len(self._spec.missions)
+            design=self.design, policies=len(self.spec.policies), missions=len(self.spec.missions)
         )
         return self._client.comparison.PlanComparison(request)
 
@@ -86,7 +92,7 @@ class PolicyComparison:
         Raises:
             DafError: it is refused.
         """
-        request = CreateEvaluationRequest(request_id=uuid.uuid4().hex, evaluation_id=self._id, spec=self._spec)
+        request = CreateEvaluationRequest(request_id=uuid.uuid4().hex, evaluation_id=self.id, spec=self.spec)
         return self._client.evaluation.CreateEvaluation(request).evaluation
 
     def compute(self, evaluation: Evaluation) -> Comparison:
@@ -100,11 +106,11 @@ class PolicyComparison:
             raise ComparisonFailed(evaluation)
         request = ComparePoliciesRequest(
             request_id=f"{evaluation.name} {evaluation.digest[:32]}",
-            comparison_id=self._id,
+            comparison_id=self.id,
             design=self.design,
             policies=[
                 PolicyEpisodes(sources=[EpisodeSource(evaluation=evaluation.name, policy=number)], label=policy.label)
-                for number, policy in enumerate(self._spec.policies)
+                for number, policy in enumerate(self.spec.policies)
             ],
         )
         return self._client.comparison.ComparePolicies(request, timeout=COMPARING_SECONDS).comparison
@@ -116,16 +122,23 @@ class PolicyComparison:
 
 
 def play_and_compare(
-    client: Client, config: DAFComparisonConfig, on_change: Callable[[Evaluation], None] = lambda _: None
+    client: Client,
+    config: DAFComparisonConfig,
+    on_change: Callable[[Evaluation], None] = lambda _: None,
+    id: str = "",
 ) -> Comparison:
-    """Plays and compares. Raises as the steps of `PolicyComparison`."""
-    comparison = PolicyComparison(client, config)
+    """Plays and compares, in one look. Raises as the steps of `PolicyComparison`."""
+    comparison = PolicyComparison(client, config, id)
     if config.strict:
         comparison.plan()
-    name = comparison.start().name
+    return comparison.compute(followed(client, comparison.start().name, on_change))
+
+
+def followed(client: Client, name: str, on_change: Callable[[Evaluation], None]) -> Evaluation:
+    """An evaluation, once it has ended; `on_change` is told twice a second how far it is."""
     for evaluation in follow_evaluation(client, name):
         on_change(evaluation)
-    return comparison.compute(evaluation)
+    return evaluation
 
 
 def compare_values(
@@ -170,14 +183,17 @@ def make_design(
     baseline: int | None = None,
     episodes: int = 0,
     strict: bool = False,
+    aggregation: str = "mean",
+    looks: int = 1,
 ) -> ComparisonDesign:
     """A design as a message.
 
     Raises:
-        InvalidArgument: there is no such family.
+        InvalidArgument: there is no such family or aggregation.
     """
-    if family not in _FAMILIES:
-        raise InvalidArgument.field("family", f"{family[:40]!r} is not one of {', '.join(_FAMILIES)}")
+    for field, value, known in (("family", family, _FAMILIES), ("aggregation", aggregation, _AGGREGATIONS)):
+        if value not in known:
+            raise InvalidArgument.field(field, f"{value[:40]!r} is not one of {', '.join(known)}")
     return ComparisonDesign(
         metric=metric,
         alpha=alpha,
@@ -186,6 +202,8 @@ def make_design(
         baseline=baseline,
         episodes=episodes,
         strict=strict,
+        aggregation=_AGGREGATIONS[aggregation],
+        looks=looks,
     )
 
 
@@ -224,7 +242,15 @@ def design_of(config: DAFComparisonConfig, spec: EvaluationSpec) -> ComparisonDe
         labels = [policy.label for policy in spec.policies]
         baseline = baseline_number(config.baseline, labels, config.policies)
     return make_design(
-        config.metric, config.alpha, config.margin, config.family, baseline, config.episodes_per_mission, config.strict
+        config.metric,
+        config.alpha,
+        config.margin,
+        config.family,
+        baseline,
+        config.episodes_per_mission,
+        config.strict,
+        config.aggregation,
+        config.looks,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from daf.comparison_results import given, mission_labels, verdict_name
+from daf.comparison_results import given, mission_labels, race_lines, verdict_name
 from daf.render import number
 from daf.tables import print_table, table
 from daf_protos.statistics.v1.comparison_pb2 import Comparison, PairComparison
@@ -65,6 +65,8 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     console.print()
     for pair in comparison.pairs:
         console.print(Text(pair.sentence), soft_wrap=True)
+    for line in race_lines(comparison):
+        console.print(Text(line), soft_wrap=True)
     for warning in comparison.warnings:
         console.print(Text(f"Note: {warning}", style="yellow"), soft_wrap=True)
     console.print(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from daf_statistics import aggregates
 from daf_statistics.design import Design, count_of
-from daf_statistics.pairs import PairMeasures, adjust, measure
+from daf_statistics.pairs import PairMeasures, adjust, at_look, measure
 from daf_statistics.samples import Block, Player, by_mission, distinct, distinct_blocks, played_together
+from daf_statistics.sequential import Race, adjusted_p_values
 from daf_statistics.spread import standard_deviation
 from daf_statistics.verdicts import Verdict, verdict
 
@@ -66,30 +67,43 @@ class ComparisonOutcome:
     warnings: Sequence[str]
 
 
-def compare(design: Design, players: Sequence[Player]) -> ComparisonOutcome:
+def compare(design: Design, players: Sequence[Player], race: Race | None = None) -> ComparisonOutcome:
     """Compares policies by their samples.
 
     The order of a policy's samples does not matter, and turning two policies round turns their comparison round, to
     the bit. The tests of all pairs over all missions are one family, those of all pairs on each mission another.
+
+    Args:
+        design: of the comparison.
+        players: the policies.
+        race: the one that was run with these samples, if the design has several looks.
     """
     numbers = design.pairs(len(players))
     names = sorted({sample.conditions.mission for player in players for sample in player.samples})
-    pooled = _decide(design, players, [_measure(design, players, pair, len(numbers)) for pair in numbers])
+    looks = {pair: min(map(race.looks_of, pair)) for pair in numbers} if race else {}
+
+    def measured(among: Sequence[Player], pair: tuple[int, int], tests: int) -> PairMeasures:
+        blocks = played_together([among[number] for number in pair])
+        counted = distinct_blocks(blocks)
+        found = measure(design, pair, by_mission(counted), len(blocks) - len(counted), tests)
+        return at_look(found, looks[pair]) if race else found
+
+    pooled = _decide(design, players, [measured(players, pair, len(numbers)) for pair in numbers], race)
     policies, thresholds = _policies(design, players)
     missions: list[MissionOutcome] = []
     if len(names) > 1:
         there = {name: [_on(name, player) for player in players] for name in names}
         tests = len(names) * len(numbers)
-        measured = [_measure(design, there[name], pair, tests) for name in names for pair in numbers]
-        decided = iter(_decide(design, players, measured))
+        family = [measured(there[name], pair, tests) for name in names for pair in numbers]
+        decided = iter(_decide(design, players, family))
         for name in names:
             missions.append(MissionOutcome(name, [next(decided) for _ in numbers], _policies(design, there[name])[0]))
-    problem = _problem(design, pooled)
+    problem = "" if race and not _ran_out(race) else _problem(design, pooled)
     warnings = [f"{problem}."] if problem else []
-    if problem := _problem(design, [pair for mission in missions for pair in mission.pairs]):
-        warnings.append(f"On single missions, {problem}.")
-    warnings += _warnings(design, players, policies, len(names))
-    return ComparisonOutcome(policies, pooled, missions, thresholds, _problem(design, pooled), warnings)
+    if not race and (on_one := _problem(design, [pair for mission in missions for pair in mission.pairs])):
+        warnings.append(f"On single missions, {on_one}.")
+    warnings += _warnings(design, players, policies, len(names), race)
+    return ComparisonOutcome(policies, pooled, missions, thresholds, problem, warnings)
 
 
 def _on(mission: str, player: Player) -> Player:
@@ -98,17 +112,21 @@ def _on(mission: str, player: Player) -> Player:
     return replace(player, samples=samples, forfeits={mission: player.forfeits.get(mission, 0)})
 
 
-def _measure(design: Design, players: Sequence[Player], pair: tuple[int, int], tests: int) -> PairMeasures:
-    blocks = played_together([players[number] for number in pair])
-    counted = distinct_blocks(blocks)
-    return measure(design, pair, by_mission(counted), len(blocks) - len(counted), tests)
-
-
-def _decide(design: Design, players: Sequence[Player], family: Sequence[PairMeasures]) -> list[PairOutcome]:
+def _decide(
+    design: Design, players: Sequence[Player], family: Sequence[PairMeasures], race: Race | None = None
+) -> list[PairOutcome]:
+    """The verdicts of one family of tests; with a race, those that it has come to."""
+    of_race = adjusted_p_values(race) if race else {}
     decided = []
     for measures in adjust(design, family):
+        pair, standing = (measures.first, measures.second), None
+        if race:
+            standing = race.standing(pair)
+            if measures.p_value is not None:
+                p_value = race.p_values[measures.look - 1][pair]
+                measures = replace(measures, p_value=p_value, adjusted_p_value=of_race[pair])
         labels = players[measures.first].label, players[measures.second].label
-        decided.append(PairOutcome(measures, *verdict(design, measures, labels, len(family))))
+        decided.append(PairOutcome(measures, *verdict(design, measures, labels, len(family), standing)))
     return decided
 
 
@@ -156,9 +174,17 @@ def _problem(design: Design, family: Sequence[PairOutcome]) -> str:
     return "" if most is None else design.problem(most, len(family))
 
 
-def _warnings(design: Design, players: Sequence[Player], policies: Sequence[PolicyOutcome], missions: int) -> list[str]:
+def _ran_out(race: Race) -> bool:
+    """Whether a race ended for want of looks."""
+    return race.over and len(race.racing) > 1
+
+
+def _warnings(
+    design: Design, players: Sequence[Player], policies: Sequence[PolicyOutcome], missions: int, race: Race | None
+) -> list[str]:
     found = []
-    for player, policy in zip(players, policies, strict=True):
+    complete = race.racing if race and _ran_out(race) else range(0 if race else len(players))
+    for number, (player, policy) in enumerate(zip(players, policies, strict=True)):
         if policy.forfeits:
             found.append(f"{player.label} forfeited {count_of(policy.forfeits, 'episode')}, which do not count.")
         if policy.copies:
@@ -169,6 +195,6 @@ def _warnings(design: Design, players: Sequence[Player], policies: Sequence[Poli
         if not policy.episodes:
             found.append(f"{player.label} has no episode that counts.")
         planned = design.episodes * missions
-        if len(player.samples) < planned:
+        if number in complete and len(player.samples) < planned:
             found.append(f"{player.label} has {len(player.samples)} of {planned} planned episodes.")
     return found

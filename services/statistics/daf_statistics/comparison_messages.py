@@ -13,15 +13,19 @@ from daf_protos.statistics.v1.comparison_service_pb2 import (
     CompareValuesRequest,
     PlanComparisonRequest,
 )
+from daf_protos.statistics.v1.metric_pb2 import AGGREGATION_UNSPECIFIED
 from daf_statistics.comparison import ComparisonOutcome, PairOutcome, PolicyOutcome
-from daf_statistics.convert import name_problem
+from daf_statistics.convert import AGGREGATIONS, name_problem
 from daf_statistics.design import DEFAULT_ALPHA, MAX_ALPHA, MIN_ALPHA, Design
 from daf_statistics.episodes import LARGEST, Conditions
 from daf_statistics.multiplicity import Family
 from daf_statistics.samples import Player, Sample
+from daf_statistics.sequential import MAX_LOOKS, Race
 from daf_statistics.verdicts import Verdict
 
 MAX_POLICIES = 16
+MAX_SOURCES = 50
+"""Of one policy."""
 MAX_MISSIONS = 100
 MAX_VALUES = 100_000
 MAX_TESTS = 2_000
@@ -41,6 +45,9 @@ _VERDICTS = {
     Verdict.DEGENERATE: pb.VERDICT_DEGENERATE,
     Verdict.INVALID: pb.VERDICT_INVALID,
 }
+_AGGREGATION_MESSAGES = {
+    aggregation: message for message, aggregation in AGGREGATIONS.items() if message != AGGREGATION_UNSPECIFIED
+}
 _ELSEWHERE = "value"  # what a metric without a name is called
 
 
@@ -55,20 +62,8 @@ def policies_design(request: ComparePoliciesRequest) -> Design:
     if not request.design.metric:
         violations.append(Violation("design.metric", "is empty: name `reward` or a statistic"))
     for number, policy in enumerate(request.policies[: MAX_POLICIES + 1]):
-        field = f"policies[{number}]"
-        if len(policy.sources) != 1:
-            violations.append(Violation(f"{field}.sources", f"there are {len(policy.sources)}: name one evaluation"))
-        for source in policy.sources:
-            try:
-                names.EVALUATION.parse(source.evaluation, f"{field}.sources[0].evaluation")
-            except InvalidArgument as error:
-                violations += error.violations
-            if source.policy < 0:
-                message = f"{source.policy} is negative: policies are numbered from 0"
-                violations.append(Violation(f"{field}.sources[0].policy", message))
-        if policy.label and (problem := name_problem(policy.label)):
-            violations.append(Violation(f"{field}.label", problem))
-    violations += _repeated([(s.evaluation, s.policy) for p in request.policies for s in p.sources], "policies", "")
+        violations += _policy_violations(policy, f"policies[{number}]", request.design.looks)
+    violations += _repeated_sources(request)
     if not violations:
         violations += _repeated(labels(request), "policies", ".label")
     if violations:
@@ -89,6 +84,8 @@ def values_design(request: CompareValuesRequest) -> Design:
     """
     violations = list(_design_violations(request.design, len(request.policies)))
     violations += _count_violations(len(request.policies))
+    if request.design.looks > 1:
+        violations.append(Violation("design.looks", "are for policies that play: compare values once"))
     count = sum(len(mission.values) for policy in request.policies for mission in policy.missions)
     if count > MAX_VALUES:
         violations.append(Violation("policies", f"have {count} values, more than {MAX_VALUES}"))
@@ -164,7 +161,12 @@ def check_size(design: Design, players: Sequence[Player]) -> None:
 
 
 def comparison_message(
-    name: str, design: Design, strict: bool, policies: Sequence[pb.ComparedPolicy], outcome: ComparisonOutcome
+    name: str,
+    design: Design,
+    strict: bool,
+    policies: Sequence[pb.ComparedPolicy],
+    outcome: ComparisonOutcome,
+    race: Race | None,
 ) -> pb.Comparison:
     """A comparison for the wire.
 
@@ -174,6 +176,7 @@ def comparison_message(
         strict: whether the design was.
         policies: what they are called and where they come from; filled with what their values come to.
         outcome: the comparison.
+        race: the one that was run, if any.
     """
     message = pb.Comparison(
         name=name,
@@ -185,6 +188,8 @@ def comparison_message(
             baseline=design.baseline,
             episodes=design.episodes,
             strict=strict,
+            aggregation=_AGGREGATION_MESSAGES[design.aggregation],
+            looks=design.looks,
         ),
         policies=policies,
         pairs=[_pair_message(pair) for pair in outcome.pairs],
@@ -198,11 +203,24 @@ def comparison_message(
         ],
         warnings=outcome.warnings,
         profile_thresholds=outcome.thresholds,
+        race=None if race is None else _race_message(race),
     )
     for policy, found in zip(message.policies, outcome.policies, strict=True):
         policy.values.CopyFrom(_values_message(found))
         policy.profile.extend(found.profile)
     return message
+
+
+def _race_message(race: Race) -> pb.Race:
+    return pb.Race(
+        looks=race.done,
+        racing=race.racing,
+        decisions=[
+            pb.RaceDecision(better=one.better, worse=one.worse, look=one.look, p_value=one.p_value, level=one.level)
+            for one in race.decisions
+        ],
+        over=race.over,
+    )
 
 
 def _design(message: pb.ComparisonDesign) -> Design:
@@ -213,6 +231,8 @@ def _design(message: pb.ComparisonDesign) -> Design:
         family=_FAMILIES[message.family],
         baseline=message.baseline if message.HasField("baseline") else None,
         episodes=message.episodes,
+        aggregation=AGGREGATIONS[message.aggregation],
+        looks=message.looks or 1,
     )
 
 
@@ -229,12 +249,54 @@ def _design_violations(design: pb.ComparisonDesign, policies: int | None) -> Ite
         yield Violation("design.baseline", f"{design.baseline} is not the number of one of {policies} policies")
     if design.episodes < 0:
         yield Violation("design.episodes", f"{design.episodes} is negative")
+    if design.aggregation not in AGGREGATIONS:
+        yield Violation("design.aggregation", f"{design.aggregation} is not known")
+    if not 0 <= design.looks <= MAX_LOOKS:
+        yield Violation("design.looks", f"{design.looks} is not between 0 and {MAX_LOOKS}")
+    elif design.looks > 1:
+        if 0 < design.episodes < design.looks:
+            message = f"there are more than the {design.episodes} episodes, of which each look needs one"
+            yield Violation("design.looks", message)
+        if design.HasField("baseline"):
+            yield Violation("design.baseline", "is for one look: a race compares all pairs")
+        if design.family == pb.FAMILY_BENJAMINI_HOCHBERG:
+            yield Violation("design.family", "Benjamini-Hochberg is for one look: a race shares alpha as Holm does")
 
 
 def _count_violations(policies: int) -> list[Violation]:
     if 2 <= policies <= MAX_POLICIES:
         return []
     return [Violation("policies", f"name 2 to {MAX_POLICIES} policies, not {policies}")]
+
+
+def _policy_violations(policy: pb.PolicyEpisodes, field: str, looks: int) -> Iterator[Violation]:
+    most = looks if looks > 1 else MAX_SOURCES
+    if not 1 <= len(policy.sources) <= most:
+        each = f", one for each of {looks} looks that it took part in" if looks > 1 else ""
+        yield Violation(f"{field}.sources", f"name 1 to {most} evaluations{each}, not {len(policy.sources)}")
+        return
+    for number, source in enumerate(policy.sources):
+        try:
+            names.EVALUATION.parse(source.evaluation, f"{field}.sources[{number}].evaluation")
+        except InvalidArgument as error:
+            yield from error.violations
+        if source.policy < 0:
+            message = f"{source.policy} is negative: policies are numbered from 0"
+            yield Violation(f"{field}.sources[{number}].policy", message)
+    if policy.label and (problem := name_problem(policy.label)):
+        yield Violation(f"{field}.label", problem)
+
+
+def _repeated_sources(request: ComparePoliciesRequest) -> Iterator[Violation]:
+    """The first evaluation whose episodes of one policy would count twice."""
+    first: dict[tuple[str, int], str] = {}
+    for number, policy in enumerate(request.policies[: MAX_POLICIES + 1]):
+        for at, source in enumerate(policy.sources[: MAX_SOURCES + 1]):
+            field = f"policies[{number}].sources[{at}]"
+            there = first.setdefault((source.evaluation, source.policy), field)
+            if there != field:
+                yield Violation(field, f"is the same as {there}")
+                return
 
 
 def _values_violations(policy: pb.PolicyValues, field: str) -> Iterator[Violation]:

@@ -10,7 +10,7 @@ import grpc
 
 from daf_common import names, pages
 from daf_common.clock import Clock
-from daf_common.errors import FailedPrecondition, NotFound
+from daf_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from daf_common.ids import Ids
 from daf_common.store import Store, Transaction
 from daf_common.times import to_timestamp
@@ -20,10 +20,17 @@ from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServi
 from daf_statistics import comparison_messages, convert, plans, store
 from daf_statistics.comparison import compare
 from daf_statistics.design import Design
-from daf_statistics.samples import KnownStatistics, Player, UnknownMetricError, player
+from daf_statistics.races import RaceError, run_race
+from daf_statistics.samples import KnownStatistics, Player, Samples, UnknownMetricError, player
+from daf_statistics.sequential import Race
 
 MAX_RESPONSE_BYTES = 3 << 20
 """Clients take messages of at most 4 MiB."""
+
+APPROXIMATE = (
+    "The episodes are approximate: they were played in batches that may change the last bits of a network's output, so "
+    "CoGames would not play the same."
+)
 
 type Call = grpc.aio.ServicerContext[Any, Any]
 type Request = pb.ComparePoliciesRequest | pb.CompareValuesRequest
@@ -37,12 +44,23 @@ class ComparisonServicer(ComparisonServiceServicer):
 
     async def ComparePolicies(self, request: pb.ComparePoliciesRequest, context: Call) -> pb.ComparePoliciesResponse:
         design = comparison_messages.policies_design(request)
-        players = await self._players(request, design)
+        samples = await self._samples(request, design)
+        of_policies = [[(samples[one.evaluation], one.policy) for one in policy.sources] for policy in request.policies]
+        labels = comparison_messages.labels(request)
+        players = [player(label, sources) for label, sources in zip(labels, of_policies, strict=True)]
         policies = [
-            ComparedPolicy(label=player.label, episodes=episodes)
-            for player, episodes in zip(players, request.policies, strict=True)
+            ComparedPolicy(label=label, episodes=episodes)
+            for label, episodes in zip(labels, request.policies, strict=True)
         ]
-        kept = await self._compare("ComparePolicies", request, design, players, policies)
+        race = None
+        if design.looks > 1:
+            looks = [[found.by_policy.get(number, []) for found, number in sources] for sources in of_policies]
+            try:
+                race = await asyncio.to_thread(run_race, design, looks)
+            except RaceError as error:
+                raise InvalidArgument.field(f"policies[{error.policy}].sources", str(error)) from None
+        approximate = any(found.approximate for found in samples.values())
+        kept = await self._compare("ComparePolicies", request, design, players, policies, race, approximate)
         return pb.ComparePoliciesResponse(comparison=kept)
 
     async def CompareValues(self, request: pb.CompareValuesRequest, context: Call) -> pb.CompareValuesResponse:
@@ -74,30 +92,46 @@ class ComparisonServicer(ComparisonServiceServicer):
             raise NotFound(f"there is no {request.name}")
         return pb.DeleteComparisonResponse()
 
-    async def _players(self, request: pb.ComparePoliciesRequest, design: Design) -> list[Player]:
+    async def _samples(self, request: pb.ComparePoliciesRequest, design: Design) -> dict[str, Samples]:
+        """The samples of all evaluations that the policies name."""
         evaluations = sorted({source.evaluation for policy in request.policies for source in policy.sources})
         try:
-            samples = await self._store.scan(store.samples_of_several, evaluations, design.metric, self._known)
+            samples = await self._store.scan(
+                store.samples_of_several, evaluations, design.metric, self._known, design.aggregation
+            )
         except UnknownMetricError as error:
             raise convert.unknown_metric(error, "design.metric") from None
         for evaluation in evaluations:
             if not samples[evaluation].digests:
                 raise NotFound(f"no episodes of {evaluation} are recorded")
-        return [
-            player(label, [(samples[source.evaluation], source.policy) for source in policy.sources])
-            for label, policy in zip(comparison_messages.labels(request), request.policies, strict=True)
-        ]
+        exact = [evaluation for evaluation in evaluations if not samples[evaluation].approximate]
+        if exact and len(exact) < len(evaluations):
+            approximate = next(evaluation for evaluation in evaluations if samples[evaluation].approximate)
+            raise FailedPrecondition(
+                f"{approximate} has approximate episodes and {exact[0]} exact ones: play both in the same way",
+                reason="MIXED_EXACTNESS",
+            )
+        return samples
 
     async def _compare(
-        self, method: str, request: Request, design: Design, players: Sequence[Player], policies: list[ComparedPolicy]
+        self,
+        method: str,
+        request: Request,
+        design: Design,
+        players: Sequence[Player],
+        policies: list[ComparedPolicy],
+        race: Race | None = None,
+        approximate: bool = False,
     ) -> Comparison:
         id = names.new_id(request.comparison_id, "comparison", self._ids, "comparison_id")
         comparison_messages.check_size(design, players)
-        outcome = await asyncio.to_thread(compare, design, players)
+        outcome = await asyncio.to_thread(compare, design, players, race)
         if request.design.strict and outcome.problem:
             raise FailedPrecondition(outcome.problem, reason="DESIGN_CANNOT_DECIDE")
         name, now = names.COMPARISON.format(id), self._clock.now()
-        message = comparison_messages.comparison_message(name, design, request.design.strict, policies, outcome)
+        message = comparison_messages.comparison_message(name, design, request.design.strict, policies, outcome, race)
+        if approximate:
+            message.warnings.append(APPROXIMATE)
         message.create_time.CopyFrom(to_timestamp(now))
         return await self._store.run(store.add_comparison, method, request.request_id, request, message, now)
 

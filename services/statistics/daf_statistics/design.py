@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 
+from daf_statistics.aggregation import Aggregation
 from daf_statistics.multiplicity import Family
+from daf_statistics.sequential import nominal_levels
 from daf_statistics.sign_flips import fewest_pairs, smallest_p_value
 
 DEFAULT_ALPHA = 0.05
@@ -25,6 +27,9 @@ class Design:
     """The policy that every other is compared with; all pairs if None."""
     episodes: int = 0
     """Of each mission, planned; 0 if that was not said."""
+    aggregation: Aggregation = Aggregation.MEAN
+    looks: int = 1
+    """How often is looked at the numbers while they come in: see `daf_statistics.sequential`."""
 
     @property
     def confidence(self) -> float:
@@ -37,14 +42,21 @@ class Design:
             return list(combinations(range(policies), 2))
         return [(policy, self.baseline) for policy in range(policies) if policy != self.baseline]
 
+    def last_level(self, tests: int) -> float:
+        """The p-value at or below which one of so many tests rejects in the end, if none of the others does."""
+        share = self.alpha / tests
+        return share if self.looks == 1 else nominal_levels(self.looks, share)[-1]
+
     def problem(self, pairs: int, tests: int) -> str:
         """Why no test of a family can reject with so many pairs of episodes that differ; empty if one can."""
-        if smallest_p_value(pairs, self.alpha, tests) * tests <= self.alpha * (1 + 1e-9):
+        level = self.last_level(tests)
+        if smallest_p_value(pairs, self.alpha, tests) <= level * (1 + 1e-9):
             return ""
         family = f" shared by {tests} tests" if tests > 1 else ""
+        looks = f" in {self.looks} looks" if self.looks > 1 else ""
         return (
-            f"{count_of(pairs, 'pair')} cannot reach alpha {self.alpha:g}{family}: "
-            f"at least {fewest_pairs(self.alpha, tests)} that differ are needed"
+            f"{count_of(pairs, 'pair')} cannot reach alpha {self.alpha:g}{family}{looks}: "
+            f"at least {fewest_pairs(level)} that differ are needed"
         )
 
 

@@ -18,6 +18,7 @@ from daf_statistics.equivalence import equivalence_p_value
 from daf_statistics.intervals import mean_interval
 from daf_statistics.multiplicity import adjusted
 from daf_statistics.samples import Block
+from daf_statistics.sequential import sequential_p_value
 from daf_statistics.sign_flips import sign_flip_test
 from daf_statistics.spread import standard_deviation
 
@@ -31,6 +32,8 @@ class PairMeasures:
     """Numbers of the policies."""
     pairs: int
     copies: int
+    look: int = 0
+    """The last look of a race that both took part in; 0 without a race."""
     differing: int = 0
     """How many of the pairs differ: only they can decide."""
     constant: float | None = None
@@ -106,10 +109,19 @@ def measure(
     )
 
 
+def at_look(measures: PairMeasures, look: int) -> PairMeasures:
+    """The measures of two policies whose episodes a race has looked at so often."""
+    if measures.interval is None:
+        return replace(measures, look=look)
+    return replace(measures, look=look, interval_method=f"{measures.interval_method}, not adjusted for the looks")
+
+
 def adjust(design: Design, measured: Sequence[PairMeasures]) -> list[PairMeasures]:
-    """The measures of one family with their adjusted p-values. Tests of equivalence are a family of their own."""
-    differing = _adjusted(design, [one.p_value for one in measured])
-    equivalent = _adjusted(design, [one.equivalence_p_value for one in measured])
+    """The measures of one family with their adjusted p-values: for the looks, if there are several, and for the number
+    of tests. Tests of equivalence are a family of their own."""
+    differing = _adjusted(design, [_over_looks(design, one.look, one.p_value) for one in measured])
+    one_sided = [_one_sided_over_looks(design, one.look, one.equivalence_p_value) for one in measured]
+    equivalent = _adjusted(design, one_sided)
     return [
         replace(one, adjusted_p_value=p, adjusted_equivalence_p_value=q)
         for one, p, q in zip(measured, differing, equivalent, strict=True)
@@ -119,3 +131,14 @@ def adjust(design: Design, measured: Sequence[PairMeasures]) -> list[PairMeasure
 def _adjusted(design: Design, p_values: Sequence[float | None]) -> list[float | None]:
     found = iter(adjusted([p for p in p_values if p is not None], design.family, tests=len(p_values)))
     return [None if p is None else next(found) for p in p_values]
+
+
+def _over_looks(design: Design, look: int, p_value: float | None) -> float | None:
+    return sequential_p_value(p_value, look, design.looks) if look and p_value is not None else p_value
+
+
+def _one_sided_over_looks(design: Design, look: int, p_value: float | None) -> float | None:
+    """Half of the two-sided one: that a path crosses both bounds is as good as impossible."""
+    if not look or p_value is None or p_value >= 0.5:
+        return p_value
+    return sequential_p_value(2 * p_value, look, design.looks) / 2

@@ -22,7 +22,7 @@ def plan(request: PlanComparisonRequest, design: Design, pilot: Comparison | Non
     policies = request.policies or (len(pilot.policies) if pilot else 0)
     missions = request.missions or (len(pilot.missions) if pilot else 0) or 1
     tests = len(design.pairs(policies))
-    fewest = fewest_pairs(design.alpha, tests)
+    fewest = fewest_pairs(design.last_level(tests))
     response = PlanComparisonResponse(tests=tests, fewest_pairs=fewest, fewest_episodes=math.ceil(fewest / missions))
     planned = design.episodes * missions
     if design.episodes:
@@ -42,7 +42,7 @@ def _pair_plan(
 ) -> PairPlan:
     deviation = pair.difference_standard_deviation  # squared: var_1 + var_2 - 2 correlation sd_1 sd_2
     effect = abs(difference) / deviation if deviation else math.inf
-    pairs = pairs_needed(effect, design.alpha, wanted, tests)
+    pairs = pairs_needed(effect, design.last_level(tests) * tests, wanted, tests)
     return PairPlan(
         first=pair.first,
         second=pair.second,
@@ -50,5 +50,5 @@ def _pair_plan(
         correlation=pair.correlation if pair.HasField("correlation") else None,
         pairs=pairs,
         episodes=None if pairs is None else math.ceil(pairs / missions),
-        planned_power=power(effect, planned, design.alpha / tests) if planned > 1 else None,
+        planned_power=power(effect, planned, design.last_level(tests)) if planned > 1 else None,
     )

@@ -54,6 +54,7 @@ class Sample(NamedTuple):
 class Samples:
     """The samples of one metric of one evaluation."""
 
+    evaluation: str
     by_policy: dict[int, list[Sample]]
     """Those that count, in the order of scenario and index, for each policy that had a seat."""
     forfeits: dict[int, Counter[str]]
@@ -85,9 +86,9 @@ type Block = tuple[Sample, ...]
 
 
 def player(label: str, sources: Iterable[tuple[Samples, int]]) -> Player:
-    """A policy with its samples of several evaluations, by its number in each."""
+    """A policy with its samples of several evaluations, by its number in each; the order of these does not matter."""
     samples, forfeits = list[Sample](), Counter[str]()
-    for of_evaluation, policy in sources:
+    for of_evaluation, policy in sorted(sources, key=lambda source: source[0].evaluation):
         samples += of_evaluation.by_policy.get(policy, [])
         forfeits.update(of_evaluation.forfeits.get(policy, {}))
     return Player(label, samples, forfeits)
@@ -133,7 +134,7 @@ def read_samples(evaluation: str, played: Iterable[Measured], aggregation: Aggre
     A value does not count where it is not finite, nor, whatever the metric, where a reward of the policy's seats is
     not: then the episode was not played to its end.
     """
-    samples = Samples({}, defaultdict(Counter), [], [], approximate=False)
+    samples = Samples(evaluation, {}, defaultdict(Counter), [], [], approximate=False)
     approximate, aggregate = False, aggregation.function
     for outcome, values in played:
         samples.digests.append((outcome.scenario, outcome.episode, outcome.digest))

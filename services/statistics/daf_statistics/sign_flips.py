@@ -54,6 +54,13 @@ def sign_flip_test(differences: Sequence[float], alpha: float = 0.05, tests: int
     return SignFlipTest(_random(differences, flips), f"{flips} random sign flips")
 
 
+def sign_flip_bound(differences: Sequence[float]) -> float:
+    """An upper bound of the exact two-sided p-value (Hoeffding, Probability inequalities for sums of bounded random
+    variables, 1963, theorem 2)."""
+    squares = math.fsum(difference**2 for difference in differences)
+    return min(1.0, 2 * math.exp(-(math.fsum(differences) ** 2) / (2 * squares))) if squares else 1.0
+
+
 def random_flips(alpha: float, tests: int) -> int:
     """How many flips are drawn: enough for the smallest p-value, 2/(flips + 1), to stay far below alpha/tests."""
     return RANDOM_FLIPS if 4 * tests <= alpha * RANDOM_FLIPS else MORE_RANDOM_FLIPS

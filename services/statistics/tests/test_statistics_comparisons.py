@@ -420,7 +420,7 @@ MEGABYTE = "x" * (1 << 20)
 WRONG = [
     (request(0), "policies"),
     (request(*([0] * 17)), "policies"),
-    (request(0, 0), "policies[1]"),
+    (request(0, 0), "policies[1].sources[0]"),
     (request(("e1", 0, "A"), 1), "policies[0].sources[0].evaluation"),
     (request((EVALUATION, -1, "A"), 1), "policies[0].sources[0].policy"),
     (request((EVALUATION, 0, "B"), 1), "policies[1].label"),

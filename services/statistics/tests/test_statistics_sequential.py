@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -39,13 +41,20 @@ def test_nominal_levels_rise_to_almost_alpha() -> None:
     assert nominal_levels(1, 0.05) == [pytest.approx(0.05)]
 
 
+def differences(values: Mapping[int, Sequence[float]] | np.ndarray, race: Race) -> dict[tuple[int, int], list[float]]:
+    return {
+        (first, second): [float(a) - float(b) for a, b in zip(values[first], values[second], strict=True)]
+        for first, second in combinations(race.racing, 2)
+    }
+
+
 def race(values: np.ndarray, looks: int, alpha: float = 0.05) -> tuple[Race, int]:
     """A whole race; also the episodes that were played in it."""
     current, played, group = Race(values.shape[1], looks, alpha), 0, len(values) // looks
     while not current.over:
         played += group * len(current.racing)
         upto = group * (current.done + 1)
-        current = take_look(current, {policy: values[:upto, policy].tolist() for policy in current.racing})
+        current = take_look(current, differences(values[:upto].T, current))
     return current, played
 
 
@@ -54,7 +63,7 @@ def test_a_race_among_equal_policies_ends_wrongly_in_at_most_alpha_of_runs() -> 
     runs = 300
 
     wrong = sum(
-        bool(race(generator.exponential(size=(20, 1)) + generator.exponential(size=(20, 3)), 5)[0].decided)
+        bool(race(generator.exponential(size=(20, 1)) + generator.exponential(size=(20, 3)), 5)[0].decisions)
         for _ in range(runs)
     )
 
@@ -84,9 +93,11 @@ def test_what_one_look_decides_and_who_goes_on() -> None:
     worse = [value - 5.0 - number % 2 for number, value in enumerate(level)]
     alike = [value + (0.1 if number % 2 else -0.1) for number, value in enumerate(level)]
 
-    after = take_look(Race(3, 2), {0: level, 1: worse, 2: alike})
+    start = Race(3, 2)
+    after = take_look(start, differences({0: level, 1: worse, 2: alike}, start))
 
-    assert after.decided == {(0, 1), (2, 1)}
+    assert {(one.better, one.worse) for one in after.decisions} == {(0, 1), (2, 1)}
     assert (after.racing, after.done, after.over) == ([0, 2], 1, False)
-    last = take_look(after, {0: level * 2, 2: alike * 2})
-    assert (last.decided, last.over) == (after.decided, True)
+    assert [after.looks_of(policy) for policy in range(3)] == [1, 1, 1]
+    last = take_look(after, differences({0: level * 2, 2: alike * 2}, after))
+    assert (last.decisions, last.over, last.looks_of(1)) == (after.decisions, True, 1)
