@@ -1,21 +1,28 @@
-"""Evaluations as the client sees them: created, and summarized policy by policy."""
+"""Evaluations as the client sees them: created, read, and their episodes page by page."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 
-from daf.client import Client
+from daf.client import Client, all_pages
 from daf.config import DAFEvaluationConfig
 from daf.convert import evaluation_spec
 from daf.resources import Resources
+from daf_common.errors import Unimplemented
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
-from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
+from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest, GetEvaluationRequest
+from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.statistics.v1.statistics_service_pb2 import (
+    CheckMetricRequest,
     ListEpisodesRequest,
     SummarizeEvaluationRequest,
     SummarizeEvaluationResponse,
 )
+
+_PAGE_SIZE = 1000
+_SUMMARY_SECONDS = 300.0
 
 
 def create_evaluation(client: Client, config: DAFEvaluationConfig, evaluation_id: str = "") -> Evaluation:
@@ -32,14 +39,47 @@ def create_evaluation(client: Client, config: DAFEvaluationConfig, evaluation_id
     return client.evaluation.CreateEvaluation(request).evaluation
 
 
-def summarize(client: Client, evaluation: str, metric: str) -> SummarizeEvaluationResponse:
+def read_evaluation(client: Client, name: str) -> Evaluation:
+    """An evaluation by its name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return client.evaluation.GetEvaluation(GetEvaluationRequest(name=name)).evaluation
+
+
+def check_metric(client: Client, metric: Metric) -> None:
+    """Checks that a metric is known before anything is played.
+
+    Raises:
+        InvalidArgument: no mission of CoGames has it; names those that are near.
+    """
+    try:
+        client.statistics.CheckMetric(CheckMetricRequest(metric=metric))
+    except Unimplemented:  # services that are older than this client say it when they summarize
+        pass
+
+
+def summarize(client: Client, evaluation: str, metric: Metric) -> SummarizeEvaluationResponse:
     """The scores of an evaluation's policies.
 
     Raises:
         InvalidArgument: there is no such metric; lists those that there are.
+        NotFound: no episode is recorded.
     """
-    request = SummarizeEvaluationRequest(evaluation=evaluation, metric=Metric(name=metric))
-    return client.statistics.SummarizeEvaluation(request)
+    request = SummarizeEvaluationRequest(evaluation=evaluation, metric=metric)
+    return client.statistics.SummarizeEvaluation(request, timeout=_SUMMARY_SECONDS)
+
+
+def list_episodes(client: Client, evaluation: str) -> Iterator[Episode]:
+    """The episodes that are recorded, by scenario and index; read page by page."""
+
+    def page(token: str) -> tuple[list[Episode], str]:
+        request = ListEpisodesRequest(evaluation=evaluation, page_size=_PAGE_SIZE, page_token=token)
+        answer = client.statistics.ListEpisodes(request)
+        return list(answer.episodes), answer.next_page_token
+
+    return all_pages(page)
 
 
 def forfeit_reasons(client: Client, evaluation: Evaluation) -> list[str]:

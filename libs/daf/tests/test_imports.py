@@ -5,7 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-HEAVY = {"torch", "numpy", "scipy", "pandas", "sqlalchemy", "alembic", "obstore", "optuna", "cogames", "mettagrid"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "sqlalchemy",
+    "alembic",
+    "obstore",
+    "optuna",
+    "cogames",
+    "mettagrid",
+}
 SERVER_SIDE = {"daf_cogames", "daf_standalone", "daf_scheduler", "daf_training", "daf_evaluation", "daf_statistics"}
 EVERYTHING = """
 import importlib, pkgutil, sys

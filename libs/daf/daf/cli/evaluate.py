@@ -7,25 +7,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from daf.cli.evaluation_display import evaluation_state, show_evaluation
 from daf.cli.options import MissionNames, MissionSets, OwnFiles, absolute, absolute_path, document_with, missions
+from daf.cli.results import (
+    Aggregation,
+    CsvFlag,
+    Latency,
+    Metric,
+    bring_replays,
+    check_formats,
+    show_result,
+)
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.config import DAFEvaluationConfig
-from daf.evaluations import create_evaluation, forfeit_reasons, summarize
+from daf.convert.metrics import metric_message
+from daf.evaluation_results import read_result
+from daf.evaluations import check_metric, create_evaluation
 from daf.follow_runs import follow_evaluation
-from daf.missions import check_set
+from daf.missions import check_set, is_file
 from daf.references import proportion_of
-from daf.render import interval, plus_minus
-from daf.results import ScoreResult
 from daf.run_ids import new_id
-from daf.tables import print_table, table
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
-from daf_protos.statistics.v1.statistics_service_pb2 import PolicySummary, SummarizeEvaluationResponse
+from daf_protos.statistics.v1 import metric_pb2
 
 
 def evaluate(
@@ -37,20 +44,44 @@ def evaluate(
         typer.Option(
             "--policy",
             "-p",
-            help="Policy; may be repeated. A short name, a class path, class=X,data=F,kw.k=v, "
-            "job/NAME/checkpoints/latest or sweeps/NAME/trials/NUMBER.",
+            help="Policy; may be repeated. A short name, a class path, class=X,data=F,kw.k=v,proportion=N, the file of "
+            "a bundle, job/NAME/checkpoints/best, sweeps/NAME/trials/NUMBER or policyPackages/NAME/versions/VERSION.",
         ),
     ] = None,
     mission: MissionNames = None,
     mission_set: MissionSets = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes for each mission and team: 5.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
-    team: Annotated[str, typer.Option(help="mixed: one team of all policies; solo: each alone.")] = "",
+    team: Annotated[
+        str,
+        typer.Option(
+            help="mixed: one team of all policies; solo: each alone; pickup: the first in ever fewer seats, the others "
+            "in the rest, as cogames pickup; pairs: each alone and every two by halves."
+        ),
+    ] = "",
     proportions: Annotated[str, typer.Option(help="Shares of the seats, for example 3,1.")] = "",
     cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
-    metric: Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")] = "",
+    difficulty: Annotated[str, typer.Option(help="Difficulty of missions that have one.")] = "",
+    map_seed: Annotated[
+        int | None, typer.Option(min=0, help="Pins the map; otherwise every episode's seed makes its own.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes at most.")] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Batch networks also where that changes their last bits; results say so.")
+    ] = False,
+    isolated: Annotated[bool, typer.Option("--isolated", help="Every policy in a sandbox, not only bundles.")] = False,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="For a policy to load, to start or for one step, before it forfeits."),
+    ] = None,
+    replays: Annotated[
+        Path | None, typer.Option(metavar="DIRECTORY", help="Keep replays and bring them here, one file an episode.")
+    ] = None,
+    metric: Metric = "",
+    aggregation: Aggregation = "",
+    latency: Latency = False,
     code: OwnFiles = None,
     requirements: Annotated[
         str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
@@ -58,10 +89,19 @@ def evaluate(
     name: Annotated[str, typer.Option(help="Id of the evaluation; one is made otherwise.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as it is started.")] = False,
     json: JsonFlag = False,
+    csv: CsvFlag = False,
 ) -> None:
     """Let policies play the same episodes and summarize how they did."""
+    check_formats(json, csv)
     policies, shares = _policies(policy)
     played = [*(mission or []), *map(check_set, mission_set or [])]
+    changes = {
+        "cogs": cogs,
+        "max_steps": steps,
+        "variants": variant,
+        "difficulty": difficulty,
+        "map_seed": map_seed,
+    }
     config = document_with(
         DAFEvaluationConfig,
         file,
@@ -69,35 +109,35 @@ def evaluate(
             "policies": policies,
             "code": absolute(code),
             "requirements": absolute_path(requirements),
-            "missions": missions(file, played, {"cogs": cogs, "max_steps": steps, "variants": variant}),
+            "missions": missions(file, played, changes),
             "episodes": episodes,
             "seed": seed,
             "team": team,
             "proportions": _shares(proportions) or shares,
+            "workers": workers,
+            "fast": fast or None,
+            "isolated": isolated or None,
+            "time_limit_seconds": time_limit,
+            "save_replays": replays is not None or None,
             "objective_metric": metric,
+            "aggregation": aggregation,
         },
     )
+    measured = metric_message(config.objective_metric, config.aggregation)
     with open_client() as client:
+        _check_metric(client, config, measured)
         evaluation = create_evaluation(client, config, name or new_id(config.name))
-        summary, forfeits = SummarizeEvaluationResponse(), list[str]()
-        if not detach:
-            evaluation = follow(client, evaluation.name, quiet=json)
-            if evaluation.done_episodes:
-                summary = summarize(client, evaluation.name, config.objective_metric)
-            if any(policy.forfeits for policy in summary.policies):
-                forfeits = forfeit_reasons(client, evaluation)
-    if json:
-        print_json({"evaluation": evaluation} if detach else {"evaluation": evaluation, "summary": summary})
-    elif detach:
-        print(f"Started {evaluation.name}: `daf logs {evaluation.name} -f` shows what it prints.")
-    else:
-        _print(evaluation, summary, config.objective_metric)
-    for reason in forfeits:
-        notice(f"forfeited: {reason}")
+        if detach:
+            _say_started(evaluation, replays, json)
+            return
+        evaluation = follow(client, evaluation.name, quiet=json or csv)
+        result = read_result(client, evaluation.name, measured)
+        saved = bring_replays(client, evaluation, replays) if replays is not None else []
+    show_result(result, saved, latency=latency, json=json, csv=csv)
     if evaluation.state in (evaluation_pb2.EVALUATION_STATE_FAILED, evaluation_pb2.EVALUATION_STATE_CANCELLED):
         notice(f"{evaluation.name} {evaluation_state(evaluation)}: {evaluation.failure.message or 'without a reason'}")
         raise typer.Exit(1)
-    if any(not policy.episodes for policy in summary.policies):
+    if any(not policy.episodes for policy in result.summary.policies):
         raise typer.Exit(1)  # there is no score to go by
 
 
@@ -137,26 +177,23 @@ def _shares(text: str) -> list[float]:
         raise InvalidArgument.field("--proportions", f"{text[:80]!r} is no list of numbers like 3,1") from None
 
 
-def _print(evaluation: Evaluation, summary: SummarizeEvaluationResponse, metric: str) -> None:
-    labels = [policy.label for policy in evaluation.spec.policies]
-    forfeited = any(policy.forfeits for policy in summary.policies)
-    columns = ["policy", metric, "95 % interval", "episodes", *(["forfeited"] if forfeited else [])]
-    rows = table(*columns)
-    for policy in summary.policies:
-        score = _score(policy)
-        values = (plus_minus(score), interval(score)) if policy.HasField("mean") else ("-", "-")
-        forfeits = [str(policy.forfeits)] if forfeited else []
-        rows.add_row(labels[policy.policy], *values, str(policy.episodes), *forfeits)
-    console = Console()
-    print_table(rows, console)
-    console.print(f"{evaluation.name}, digest {evaluation.digest or summary.digest}", style="dim", soft_wrap=True)
+def _check_metric(client: Client, config: DAFEvaluationConfig, metric: metric_pb2.Metric) -> None:
+    """Refuses an unknown metric before anything is played; those of a user's own missions are known only afterwards."""
+    if metric.name == "reward":
+        return
+    try:
+        check_metric(client, metric)
+    except InvalidArgument:
+        if not any(mission.file or is_file(mission.mission) for mission in config.missions):
+            raise
+        notice(f"no mission of CoGames has a statistic {metric.name!r}: your own must, or there is no score")
 
 
-def _score(policy: PolicySummary) -> ScoreResult:
-    return ScoreResult(
-        mean=policy.mean,
-        standard_error=policy.standard_error if policy.HasField("standard_error") else None,
-        interval_low=policy.interval_low if policy.HasField("interval_low") else None,
-        interval_high=policy.interval_high if policy.HasField("interval_high") else None,
-        episodes=policy.episodes,
-    )
+def _say_started(evaluation: Evaluation, replays: Path | None, json: bool) -> None:
+    if json:
+        print_json({"evaluation": evaluation})
+        return
+    print(f"Started {evaluation.name}: `daf logs {evaluation.name} -f` shows what it prints.")
+    print(f"Its result: `daf results show {evaluation.name}`.")
+    if replays is not None:
+        print(f"Its replays: `daf results replays {evaluation.name} {replays}`.")

@@ -1,0 +1,145 @@
+"""`daf results`: what evaluations came to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+
+from daf import document_config
+from daf.cli.session import JsonFlag, notice, open_client, print_json, resource_name
+from daf.client import Client
+from daf.convert.metrics import metric_message
+from daf.episode_export import FORMATS, daf_export_evaluation
+from daf.episode_rows import Shape
+from daf.evaluation_results import EvaluationResult, read_result
+from daf.evaluations import read_evaluation
+from daf.render_evaluation import print_evaluation, write_csv
+from daf.replays import save_replays
+from daf_common.errors import InvalidArgument
+from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Show and export what evaluations came to.",
+)
+
+Name = Annotated[str, typer.Argument(help="The evaluation, by its id or its name evaluations/ID.")]
+Metric = Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")]
+Aggregation = Annotated[
+    str, typer.Option(help="How the values of a policy's seats become one: mean, sum, min or max; mean if not given.")
+]
+Latency = Annotated[bool, typer.Option("--latency", help="Show how long the policies' steps took.")]
+CsvFlag = Annotated[bool, typer.Option("--csv", help="Print one row a policy, and mission, as CSV.")]
+
+
+@app.command()
+def show(
+    name: Name,
+    metric: Metric = "reward",
+    aggregation: Aggregation = "mean",
+    latency: Latency = False,
+    json: JsonFlag = False,
+    csv: CsvFlag = False,
+) -> None:
+    """Print the scores of an evaluation again, or in another metric."""
+    check_formats(json, csv)
+    if aggregation not in get_args(document_config.Aggregation):
+        known = ", ".join(get_args(document_config.Aggregation))
+        raise InvalidArgument.field("--aggregation", f"{aggregation[:40]!r} is not one of {known}")
+    measured = metric_message(metric, cast(document_config.Aggregation, aggregation))
+    with open_client() as client:
+        result = read_result(client, resource_name("evaluations", name), measured)
+    show_result(result, latency=latency, json=json, csv=csv)
+
+
+@app.command()
+def export(
+    name: Name,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write CSV.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Parquet.")] = None,
+    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON object a line.")] = None,
+    by: Annotated[str, typer.Option(help="What a row is: episode or seat.")] = "episode",
+    json: JsonFlag = False,
+) -> None:
+    """Write every episode of an evaluation to a file: seeds, seats, rewards, all statistics, times and versions."""
+    if by not in get_args(Shape.__value__):
+        raise InvalidArgument.field("--by", f"{by[:40]!r} is not one of {', '.join(get_args(Shape.__value__))}")
+    files = {kind: path for kind, path in zip(FORMATS, (csv, parquet, jsonl), strict=True) if path is not None}
+    if not files:
+        raise InvalidArgument(f"give a file: {', '.join(f'--{kind} FILE' for kind in FORMATS)}")
+    full = resource_name("evaluations", name)
+    with open_client() as client:
+        rows = daf_export_evaluation(full, csv=csv, parquet=parquet, jsonl=jsonl, by=cast(Shape, by), client=client)
+    if json:
+        print_json({"evaluation": full, "rows": rows, "files": {kind: str(path) for kind, path in files.items()}})
+    else:
+        for path in files.values():
+            print(f"Wrote {rows:,} rows to {path}.")
+
+
+@app.command()
+def replays(
+    name: Name,
+    directory: Annotated[Path, typer.Argument(help="Where to write them; what is there already is not read again.")],
+    json: JsonFlag = False,
+) -> None:
+    """Bring the replays of an evaluation here, for CoGames' own player."""
+    with open_client() as client:
+        evaluation = read_evaluation(client, resource_name("evaluations", name))
+        saved = bring_replays(client, evaluation, directory)
+    if json:
+        print_json({"evaluation": evaluation.name, "replays": saved})
+    else:
+        _print_replays(saved)
+
+
+def bring_replays(client: Client, evaluation: Evaluation, directory: Path) -> list[str]:
+    """Brings all replays of an evaluation; says so where it has none."""
+    saved = [str(path) for path in save_replays(client, evaluation, directory)]
+    if not saved:
+        notice(f"the episodes of {evaluation.name} name no replays: --replays of `daf evaluate` keeps them")
+    return saved
+
+
+def show_result(
+    result: EvaluationResult, replays: list[str] | None = None, *, latency: bool, json: bool, csv: bool
+) -> None:
+    """Prints a result as it was asked for."""
+    if json:
+        print_json(_document(result, replays))
+    elif csv:
+        write_csv(result)
+    else:
+        print_evaluation(result, latency=latency)
+        _print_replays(replays or [])
+    for reason in result.forfeits:
+        notice(f"forfeited: {reason}")
+
+
+def check_formats(json: bool, csv: bool) -> None:
+    """Raises InvalidArgument where two ways to print are asked for."""
+    if json and csv:
+        raise InvalidArgument.field("--csv", "and --json exclude each other")
+
+
+def _document(result: EvaluationResult, replays: list[str] | None) -> dict[str, Any]:
+    parts = [{**asdict(part), "label": result.labels[part.policy]} for part in result.parts]
+    document: dict[str, Any] = {
+        "evaluation": result.evaluation,
+        "metric": result.metric,
+        "summary": result.summary,
+        "missions": [part for part in parts if not part["team"]],
+        "teams": [part for part in parts if part["team"]],
+        "forfeits": result.forfeits,
+    }
+    return document if replays is None else {**document, "replays": replays}
+
+
+def _print_replays(paths: list[str]) -> None:
+    if paths:
+        print(f"{len(paths)} replays; look at one with CoGames: cogames replay {paths[0]}")
