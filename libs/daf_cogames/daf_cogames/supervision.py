@@ -43,7 +43,7 @@ class SupervisedTable:
     """The table of an evaluation, for as long as the context lasts. Policies that end its process forfeit."""
 
     def __init__(self, mother: Mother, setting: Setting) -> None:
-        self._mother, self._setting = mother, setting
+        self._mother, self.setting = mother, setting
         self._player: Player | None = None
 
     def __enter__(self) -> Self:
@@ -112,10 +112,8 @@ class SupervisedTable:
                 return episode
 
     def _ready(self) -> Player:
-        if self._player is not None and self._player.dead:
-            self._player = None
-        if self._player is None:
-            self._player = Player(self._mother, self._setting)
+        if self._player is None or self._player.code is not None:
+            self._player = Player(self._mother, self.setting)
         return self._player
 
     def _end_player(self) -> None:
@@ -130,7 +128,9 @@ class Player:
     def __init__(self, mother: Mother, setting: Setting) -> None:
         self._mother, self._cells = mother, mother.cells
         self._limit = setting.time_limit_seconds
-        self._frames, self.dead = Frames(), False
+        self._frames = Frames()
+        self.code: int | None = None
+        """Its exit code, once it has been ended."""
         for cell in (marks.WHO, marks.SINCE, marks.EPISODE):
             self._cells[cell] = 0
         self._connection, theirs = socket.socketpair()
@@ -160,14 +160,14 @@ class Player:
             yield episode
 
     def end(self) -> int:
-        """Ends it, if it has not; its exit code."""
-        self.dead = True
-        kill_group(self._pid)
-        code = self._mother.reap()
-        self._output.join()
-        self._connection.close()
-        os.close(self._process)
-        return code
+        """Ends it, if it has not ended; its exit code."""
+        if self.code is None:
+            kill_group(self._pid)
+            self.code = self._mother.reap()
+            self._output.join()
+            self._connection.close()
+            os.close(self._process)
+        return self.code
 
     def _ask(self, request: object, answers: int) -> Iterator[tuple[bytes, bytes]]:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -215,13 +215,11 @@ class Player:
         # Its descriptors are closed a moment before it is dead.
         if not select.select([self._process], [], [], _LAST_BREATH_SECONDS)[0]:
             return self._end_over(broken)
-        code = self.end()
-        return self._end_over(partial(crashed, code))
+        return self._end_over(partial(crashed, self.end()))
 
     def _end_over(self, death: Callable[[Mark | None, bool], PlayerDied]) -> PlayerDied:
         """Ends it for a reason; that of a flood comes first."""
-        if not self.dead:
-            self.end()
+        self.end()
         mark, exact = marks.decode(self._cells[marks.WHO]), self._cells[marks.EPISODE] != 0
         if self._output.flooded:
             return flooded(FLOOD_BYTES, self._output.loudest(), exact)
