@@ -61,6 +61,13 @@ def _floats(stats: Mapping[str, float]) -> dict[str, float]:
 
 
 def _canonical(value: Canonical) -> str:
+    # The commonest first, and cheaply: a map is a list of thousands.
+    if type(value) is int:
+        return f"i{value}"
+    if type(value) is str:
+        return f"s{len(value)}:{value}"
+    if type(value) is list:
+        return "[" + ",".join(map(_canonical, value)) + "]"
     text: str
     match value:
         case None:

@@ -1,9 +1,8 @@
-"""Episodes: each one the same, to the bit, whichever process runs it and whatever ran before it there.
+"""Episodes: each one the same, to the bit, whichever process runs it and whatever ran before or beside it there.
 
-mettagrid's own loop plays the episode. Around it, three things that its sequential runner leaves to chance are fixed:
-the global random state is set for each episode (the `random` policy and networks draw from it), policies of one
-episode step one after another instead of in threads that share that state, and whatever a policy raises is reported
-as that policy's failure.
+mettagrid's own rollout plays the episode. Around it, things that its sequential runner leaves to chance are fixed (see
+also `daf_cogames.live_episodes`): the global random state is set for each episode (the `random` policy and networks
+draw from it), and whatever a policy raises is reported as that policy's failure.
 """
 
 from __future__ import annotations
@@ -11,23 +10,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
 
 import torch
 from cogames.seed import seed_rollout_rng
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-from mettagrid.runner import rollout
-from mettagrid.simulator.rollout import Rollout, StepResult
+from mettagrid.runner.rollout import resolve_env_for_seed
 
+from daf_cogames.batching import NotBatchable
 from daf_cogames.decoding import fast_decoding, is_exact
 from daf_cogames.digests import digest, episode_digest
-from daf_cogames.failures import SeatedPolicy, blame
+from daf_cogames.failures import PolicyFailure, SeatedPolicy, blame
 from daf_cogames.latency import Latency
+from daf_cogames.live_episodes import LiveEpisode
+from daf_cogames.lockstep import can_be_batched, play_together
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan
@@ -38,6 +40,12 @@ from daf_common.archives import digest_of
 # result.
 PATIENT_ACTION_TIME_MS = 60_000
 
+GROUP = 8
+"""Episodes that advance together at most. With more, time is no longer saved but memory taken, and a process that ends
+loses them all."""
+
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class EpisodeOutcome:
@@ -46,7 +54,9 @@ class EpisodeOutcome:
     rewards, action_timeouts and agent_stats: one for each agent, in the order of `seats`; steps: environment steps
     taken, out of max_steps; game_stats: at the end; time_averaged_game_stats: over the steps. An episode with an
     action timeout depends on the machine's load and cannot be repeated. wall_seconds covers loading the policies,
-    too; map_digest: SHA-256 (hex) of what stood where at the start; latencies: of those who played, by policy.
+    too, and is an equal share for episodes that were played together; map_digest: SHA-256 (hex) of what stood where at
+    the start; latencies: of those who played, by policy; approximate: a batch that was not exact played in it, which
+    its digest says, too.
     """
 
     index: int
@@ -64,6 +74,7 @@ class EpisodeOutcome:
     map_digest: str
     digest: str
     latencies: Mapping[int, Latency]
+    approximate: bool = False
 
 
 class EpisodeRunner:
@@ -93,56 +104,127 @@ class EpisodeRunner:
         """The number of seats of an episode."""
         return int(self._config.game.num_agents)
 
-    def run(self, plan: EpisodePlan) -> EpisodeOutcome:
-        """Play one episode. Raises PolicyFailure when a policy cannot play; the runner can go on with others."""
+    def run(self, plan: EpisodePlan, replay: Path | None = None) -> EpisodeOutcome:
+        """Play one episode, agent by agent as mettagrid does.
+
+        replay: a file (`.json.z`) for what mettagrid's own player shows; the outcome is the same with and without.
+
+        Raises:
+            PolicyFailure: a policy cannot play; the runner can go on with other episodes.
+        """
         self._check_seats(plan)
         started = time.perf_counter()
+        with fast_decoding():
+            episode = self._begin(plan, replay=replay is not None)
+            episode.run_until_done()
+        if replay is not None:
+            episode.write_replay(replay)
+        return self._outcome(episode, time.perf_counter() - started)
+
+    def run_together(
+        self, plans: Sequence[EpisodePlan], *, fast: bool = False
+    ) -> Iterator[EpisodeOutcome | PolicyFailure]:
+        """Play episodes, of each what `run` returns or raises, in the order of `plans`.
+
+        Where policies can be batched, GROUP episodes at a time advance together, and are known together; others are
+        played one after the other.
+
+        fast: whether policies are batched, too, where that is not exact. Outcomes say so.
+        """
+        for plan in plans:
+            self._check_seats(plan)
+        for group in itertools.batched(plans, GROUP):
+            yield from self._run_group(group, fast)
+
+    def _run_group(self, plans: Sequence[EpisodePlan], fast: bool) -> Iterator[EpisodeOutcome | PolicyFailure]:
+        """Yields what is known as soon as all before it is."""
+        started = time.perf_counter()
+        waiting: list[LiveEpisode | EpisodeOutcome | PolicyFailure] = []
+        for plan in plans:
+            result = self._begin_or_run(plan)
+            if waiting or isinstance(result, LiveEpisode):
+                waiting.append(result)
+            else:
+                yield result
+        begun = [result for result in waiting if isinstance(result, LiveEpisode)]
+        if begun:
+            self._play_together(begun, fast)
+        seconds = time.perf_counter() - started
+        for result in waiting:
+            yield self._end(result, seconds / len(begun)) if isinstance(result, LiveEpisode) else result
+
+    def _begin_or_run(self, plan: EpisodePlan) -> LiveEpisode | EpisodeOutcome | PolicyFailure:
+        """Begin an episode of which a part can be batched; play any other."""
+        started = time.perf_counter()
+        try:
+            with fast_decoding():
+                episode = self._begin(plan)
+                # In a batch, an action has no time of its own.
+                if self._max_action_time_ms >= PATIENT_ACTION_TIME_MS and can_be_batched(episode):
+                    return episode
+                episode.run_until_done()
+        except PolicyFailure as failure:
+            return failure
+        return self._outcome(episode, time.perf_counter() - started)
+
+    def _play_together(self, begun: Sequence[LiveEpisode], fast: bool) -> None:
+        try:
+            with fast_decoding():
+                play_together(begun, fast=fast)
+        except (NotBatchable, PolicyFailure) as error:
+            _logger.warning("a group of %s episodes is played one by one: %s", len(begun), error)
+
+    def _end(self, episode: LiveEpisode, seconds: float) -> EpisodeOutcome | PolicyFailure:
+        if episode.failure is not None:
+            return episode.failure
+        if episode.over:
+            return self._outcome(episode, seconds)
+        try:
+            return self.run(episode.plan)
+        except PolicyFailure as failure:
+            return failure
+
+    def _begin(self, plan: EpisodePlan, *, replay: bool = False) -> LiveEpisode:
         # Before the policies are loaded: an untrained network draws its weights from this state.
         seed_rollout_rng(episode_random_seed(plan.seed, plan.index))
-        config = rollout.resolve_env_for_seed(self._config, plan.seed)
+        config = resolve_env_for_seed(self._config, plan.seed)
         environment = PolicyEnvInterface.from_mg_cfg(config)
         # Only who plays is loaded: an episode does not depend on who else is in the evaluation.
-        seated: list[Any] = [
-            self._load(policy, environment) if policy in plan.seats else None for policy in range(len(self._policies))
-        ]
-        with _policies_in_turn() as played_map, fast_decoding():
-            result, _ = rollout.single_episode_rollout(
-                seated,
-                plan.seats,
-                config,
-                seed=plan.seed,
-                max_action_time_ms=self._max_action_time_ms,
-                render_mode="none",
-                autostart=False,
-                capture_replay=False,
-            )
-        rewards = tuple(float(reward) for reward in result.rewards)
+        policies = {policy: self._load(policy, environment) for policy in sorted(set(plan.seats))}
+        return LiveEpisode(plan, config, policies, self._max_action_time_ms, replay=replay)
+
+    def _outcome(self, episode: LiveEpisode, wall_seconds: float) -> EpisodeOutcome:
+        plan, simulation = episode.plan, episode.simulation
+        stats = simulation.episode_stats
+        approximate = any(not batch.exact for batch in episode.together.values())
+        exact_digest = episode_digest(
+            mission=mission_fields(self._mission),
+            seed=plan.seed,
+            seats=plan.seats,
+            steps=simulation.current_step,
+            rewards=episode.rewards,
+            agent_stats=stats["agent"],
+            game_stats=stats["game"],
+            time_averaged_game_stats=episode.time_averaged_game_stats,
+            versions=engine_versions(),
+        )
         return EpisodeOutcome(
             index=plan.index,
             seed=plan.seed,
             seats=plan.seats,
-            steps=result.steps,
-            max_steps=config.game.max_steps,
-            rewards=rewards,
-            action_timeouts=tuple(result.action_timeouts),
-            agent_stats=tuple(result.stats["agent"]),
-            game_stats=result.stats["game"],
-            time_averaged_game_stats=result.time_averaged_game_stats,
-            wall_seconds=time.perf_counter() - started,
+            steps=simulation.current_step,
+            max_steps=episode.config.game.max_steps,
+            rewards=episode.rewards,
+            action_timeouts=episode.action_timeouts,
+            agent_stats=tuple(stats["agent"]),
+            game_stats=stats["game"],
+            time_averaged_game_stats=episode.time_averaged_game_stats,
+            wall_seconds=wall_seconds,
             versions=engine_versions(),
-            map_digest=played_map(),
-            digest=episode_digest(
-                mission=mission_fields(self._mission),
-                seed=plan.seed,
-                seats=plan.seats,
-                steps=result.steps,
-                rewards=rewards,
-                agent_stats=result.stats["agent"],
-                game_stats=result.stats["game"],
-                time_averaged_game_stats=result.time_averaged_game_stats,
-                versions=engine_versions(),
-            ),
-            latencies={number: policy.latency for number, policy in enumerate(seated) if policy is not None},
+            map_digest=episode.map_digest,
+            digest=digest([exact_digest, "approximate"]) if approximate else exact_digest,
+            latencies={number: policy.latency for number, policy in episode.policies.items()},
+            approximate=approximate,
         )
 
     def _load(self, policy: int, environment: PolicyEnvInterface) -> SeatedPolicy:
@@ -178,36 +260,3 @@ def engine_versions() -> Mapping[str, str]:
         "mettagrid": version("mettagrid"),
         "torch": version("torch").partition("+")[0],
     }
-
-
-class RolloutInTurn(Rollout):
-    """The same steps in the same order as in mettagrid, without the threads whose interleaving nothing repeats."""
-
-    def _execute_group_steps(self, group_indices: list[list[int]]) -> list[StepResult]:
-        return [result for indices in group_indices for result in self._step_group(indices)]
-
-
-@contextmanager
-def _policies_in_turn() -> Iterator[Callable[[], str]]:
-    """For the time of an episode, put RolloutInTurn where mettagrid looks for its own class.
-
-    Yields a function that tells the digest of the map, once the episode has begun.
-    """
-    digests: list[str] = []
-
-    def begin(*args: Any, **kwargs: Any) -> RolloutInTurn:
-        begun = RolloutInTurn(*args, **kwargs)
-        digests.append(_map_digest(begun))
-        return begun
-
-    namespace = vars(rollout)
-    namespace["Rollout"] = begin
-    try:
-        yield lambda: digests[-1]
-    finally:
-        namespace["Rollout"] = Rollout
-
-
-def _map_digest(begun: Rollout) -> str:
-    objects = begun._sim.grid_objects().values()
-    return digest(sorted([int(thing["r"]), int(thing["c"]), str(thing["type_name"])] for thing in objects))

@@ -102,7 +102,7 @@ class SeatedAgent(AgentPolicy):
         if not self._groups:
             return False
         with blame(self._policy, self._seat, "step"):
-            return self._agent.can_step_group([_unseated(policy) for policy in policies])
+            return self._agent.can_step_group([unseated(policy) for policy in policies])
 
     def step_group(self, observations: list[tuple[int, AgentObservation]]) -> list[Action]:
         with blame(self._policy, None, "step"):
@@ -138,5 +138,6 @@ def _failure(policy: int, seat: int | None, stage: Stage, error: BaseException) 
     return PolicyFailure(policy, seat, stage, last_line(error))
 
 
-def _unseated(policy: AgentPolicy) -> AgentPolicy:
+def unseated(policy: AgentPolicy) -> AgentPolicy:
+    """The policy's own agent behind a SeatedAgent."""
     return policy._agent if isinstance(policy, SeatedAgent) else policy

@@ -1,0 +1,66 @@
+"""Several episodes advance together, step by step, so that a policy's agents in all of them are one batch.
+
+Each is the same, to the bit, as if it were played alone, unless it says that it is approximate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mettagrid.simulator.rollout import gc_disabled
+
+from daf_cogames.batching import CHECKED_STEPS, Batch, Witness, batch_of, rows_by_policy, share_networks
+from daf_cogames.live_episodes import LiveEpisode
+
+
+def can_be_batched(episode: LiveEpisode) -> bool:
+    """Whether a batch may be made of some of its agents."""
+    return bool(rows_by_policy(episode))
+
+
+def play_together(episodes: Sequence[LiveEpisode], *, fast: bool) -> None:
+    """Play episodes of one mission to their ends, or to where a policy fails.
+
+    fast: whether batches need not be exact, where they cannot be.
+
+    Raises:
+        NotBatchable: a batch cannot go on.
+        PolicyFailure: a policy failed to step several episodes at once.
+        In both cases those that are not over have to be played again.
+    """
+    by_policy: dict[int, list[Witness]] = {}
+    for episode in episodes:
+        for policy, rows in rows_by_policy(episode).items():
+            by_policy.setdefault(policy, []).extend(map(Witness, rows))
+    _check(episodes, [witness for witnesses in by_policy.values() for witness in witnesses])
+    batches = [batch for policy, witnesses in by_policy.items() for batch in _batches(policy, witnesses, fast)]
+    while live := [episode for episode in episodes if not episode.over]:
+        with gc_disabled():
+            for batch in batches:
+                batch.step()
+            for episode in live:
+                episode.step()
+
+
+def _check(episodes: Sequence[LiveEpisode], witnesses: Sequence[Witness]) -> None:
+    """The first steps, agent by agent, with their witnesses."""
+    for witness in witnesses:
+        witness.watch()
+    for _ in range(CHECKED_STEPS):
+        for episode in episodes:
+            if not episode.over:
+                episode.step()
+    for witness in witnesses:
+        witness.leave()
+
+
+def _batches(policy: int, witnesses: Sequence[Witness], fast: bool) -> list[Batch]:
+    """One for each network, put in its agents' place in their episodes."""
+    batches = []
+    for group in share_networks([witness for witness in witnesses if not witness.row.episode.over]):
+        batch = batch_of(group, policy, fast=fast)
+        if batch is not None:
+            batches.append(batch)
+            for witness in group:
+                witness.row.episode.together[policy] = batch
+    return batches
