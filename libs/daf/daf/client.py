@@ -13,6 +13,7 @@ from daf_protos.deployment.v1.deployment_service_pb2_grpc import DeploymentServi
 from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
 from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServiceStub
+from daf_protos.statistics.v1.scoring_service_pb2_grpc import ScoringServiceStub
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_protos.training.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -37,6 +38,7 @@ class Client:
         self.evaluation = _raising(EvaluationServiceStub, self._channel)
         self.statistics = _raising(StatisticsServiceStub, self._channel)
         self.comparison = _raising(ComparisonServiceStub, self._channel)
+        self.scoring = _raising(ScoringServiceStub, self._channel)
         self.deployment = _raising(DeploymentServiceStub, self._channel)
         self.artifacts = _raising(ArtifactServiceStub, self._channel)
 

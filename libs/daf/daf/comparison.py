@@ -30,6 +30,7 @@ from daf.missions import given_mission
 from daf.policy_arguments import given_policy
 from daf.races import play_race
 from daf.sections import EVALUATION_SEED
+from daf.vor import daf_compare_with_vor
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.statistics.v1.comparison_pb2 import Comparison, MissionValues, PolicyValues
@@ -44,6 +45,7 @@ __all__ = [
     "DAFComparisonConfig",
     "PolicyComparisonResult",
     "daf_compare_policies",
+    "daf_compare_with_vor",
     "daf_get_comparison",
 ]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -231,6 +231,7 @@ def test_missions_are_apart_and_told_apart() -> None:
     assert warnings == ["No episode without the candidate counts, so there is no baseline on machina."]
 
 
+@settings(deadline=None)  # the first computation imports numpy and scipy
 @given(st.integers(0, 2**16), st.randoms(use_true_random=False))
 def test_the_order_of_seeds_changes_values_by_rounding_alone(seed: int, order: random.Random) -> None:
     played = pickup(draw(5, 0.5, seed))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from daf.cli.compare_cross_play import compare_cross_play
+from daf.cli.compare_vor import compare_vor
 from daf.cli.evaluate import follow
 from daf.cli.options import MissionNames, MissionSets, OwnFiles, absolute, absolute_path, document_with, missions
+from daf.cli.play_teams import TeamRequest, team_request
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.comparison import ComparisonReport
@@ -35,7 +39,8 @@ def compare(
         str,
         typer.Argument(
             metavar="[FILE]",
-            help="The comparison, as YAML or JSON; options replace its values. Or comparisons/NAME: print it again.",
+            help="The comparison, as YAML or JSON; options replace its values. Or comparisons/NAME: print it again. "
+            "With --vor and --cross-play, evaluations/NAME: compute it again.",
         ),
     ] = "",
     policy: Annotated[
@@ -62,6 +67,16 @@ def compare(
         float | None, typer.Option(metavar="DIFFERENCE", help="Say how many episodes find such a difference.")
     ] = None,
     probability: Annotated[float, typer.Option(help="With which probability --power is to find it.")] = 0.8,
+    vor: Annotated[
+        bool,
+        typer.Option("--vor", help="Say what the first policy is worth in a team with the others: CoGames' pickup."),
+    ] = False,
+    vor_mode: Annotated[
+        str, typer.Option(help="sampled: each episode has its map, values have intervals; cogames: one map, none have.")
+    ] = "sampled",
+    cross_play: Annotated[
+        bool, typer.Option("--cross-play", help="Say how well every two policies do in one team.")
+    ] = False,
     cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
@@ -77,35 +92,35 @@ def compare(
     if json and csv:
         raise InvalidArgument.field("--csv", "and --json exclude each other")
     quiet = json or csv
+    document = Path(file) if file and not file.startswith(("comparisons/", "evaluations/")) else None
+    played = [*(mission or []), *(mission_set or [])]
+    options = {
+        "policies": policy,
+        "code": absolute(code),
+        "requirements": absolute_path(requirements),
+        "missions": missions(document, played, {"cogs": cogs, "max_steps": steps, "variants": variant}),
+        "episodes_per_mission": episodes,
+        "seed": seed,
+        "metric": metric,
+        "alpha": alpha,
+        "margin": margin,
+        "family": family,
+        "baseline": baseline,
+        "strict": strict or None,
+    }
+    if vor or cross_play:
+        pairs_only = {"--results": results, "--margin": margin, "--family": family, "--baseline": baseline}
+        excluded = {**pairs_only, "--strict": strict, "--power": power, "--cross-play": vor and cross_play}
+        _refuse(excluded, "--vor" if vor else "--cross-play")
+        _score_teams(team_request(file, options, name, json, csv), vor_mode if vor else "")
+        return
     with open_client() as client:
         if results is not None:
             made = _of_values(client, results, metric, alpha, margin, family, baseline, strict, name)
         elif file.startswith("comparisons/"):
             made = read_comparison(client, file)
         else:
-            document = Path(file) if file else None
-            config = document_with(
-                DAFComparisonConfig,
-                document,
-                {
-                    "policies": policy,
-                    "code": absolute(code),
-                    "requirements": absolute_path(requirements),
-                    "missions": missions(
-                        document,
-                        [*(mission or []), *(mission_set or [])],
-                        {"cogs": cogs, "max_steps": steps, "variants": variant},
-                    ),
-                    "episodes_per_mission": episodes,
-                    "seed": seed,
-                    "metric": metric,
-                    "alpha": alpha,
-                    "margin": margin,
-                    "family": family,
-                    "baseline": baseline,
-                    "strict": strict or None,
-                },
-            )
+            config = document_with(DAFComparisonConfig, document, options)
             made = _play(client, config, name, quiet)
             if document is not None and config.save_raw_results:
                 path = RESULTS / f"{made.name.partition('/')[2]}.json"
@@ -125,6 +140,14 @@ def compare(
         raise typer.Exit(1)  # there is nothing to compare it by
 
 
+def _score_teams(asked: TeamRequest, vor_mode: str) -> None:
+    with open_client() as client:
+        if vor_mode:
+            compare_vor(client, asked, vor_mode)
+        else:
+            compare_cross_play(client, asked)
+
+
 def _play(client: Client, config: DAFComparisonConfig, name: str, quiet: bool) -> Comparison:
     comparison = PolicyComparison(client, config, name)
     for warning in comparison.plan().warnings:
@@ -134,6 +157,12 @@ def _play(client: Client, config: DAFComparisonConfig, name: str, quiet: bool) -
     for reason in comparison.forfeits(evaluation, made):
         notice(f"forfeited: {reason}")
     return made
+
+
+def _refuse(options: Mapping[str, object], beside: str) -> None:
+    for option, given in options.items():
+        if given not in (None, False, ""):
+            raise InvalidArgument.field(option, f"has no meaning beside {beside}")
 
 
 def _of_values(
