@@ -14,6 +14,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ from daf_cogames.failures import PolicyFailure, SeatedPolicy, blame
 from daf_cogames.latency import Latency
 from daf_cogames.live_episodes import LiveEpisode
 from daf_cogames.lockstep import can_be_batched, play_together
+from daf_cogames.marks import playing
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan
@@ -141,7 +143,9 @@ class EpisodeRunner:
         started = time.perf_counter()
         waiting: list[LiveEpisode | EpisodeOutcome | PolicyFailure] = []
         for plan in plans:
-            result = self._begin_or_run(plan)
+            # Only what has no others waiting is known to be the episode that a policy ends the process in.
+            with nullcontext() if waiting else playing(plan.index):
+                result = self._begin_or_run(plan)
             if waiting or isinstance(result, LiveEpisode):
                 waiting.append(result)
             else:

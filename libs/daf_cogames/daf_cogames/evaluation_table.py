@@ -45,7 +45,7 @@ class Setting:
     """What an evaluation is played with, all of it files of this machine.
 
     requirements: directories of packages that the policies' code needs; time_limit_seconds: for each call of a policy;
-    fast: batches are made also where they are not exact; replays: where replays go, if they are wanted.
+    fast: batches are made also where they are not exact; replays: an existing directory, if replays are wanted.
     """
 
     missions: Sequence[Mission]
@@ -55,6 +55,10 @@ class Setting:
     requirements: Sequence[Path] = ()
     fast: bool = False
     replays: Path | None = None
+
+    def replay(self, episode: int) -> Path | None:
+        """Where the replay of an episode goes, by its index; None if it is not wanted."""
+        return self.replays and self.replays / f"{episode}.json.z"
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,18 @@ class Table:
         Raises:
             Unplayable: as `play`.
         """
+        if alone or self.setting.replays is not None:
+            for plan in plans:
+                yield self.play(mission, plan, forfeits)
+            return
+        runner = self._runner(mission, frozenset(forfeits))
         for plan in plans:
-            yield self.play(mission, plan, forfeits)
+            self._check_seats(mission, runner, plan)
+        for plan, result in zip(plans, runner.run_together(plans, fast=self.setting.fast), strict=True):
+            if isinstance(result, PolicyFailure):
+                yield self.play(mission, plan, _with_forfeit(forfeits, result, plan))
+            else:
+                yield self._message(mission, result, forfeits)
 
     def play(self, mission: int, plan: EpisodePlan, forfeits: Mapping[int, Failure] | None = None) -> Episode:
         """Plays one episode of a mission, by number; a policy that cannot play forfeits it.
@@ -93,26 +107,27 @@ class Table:
         Raises:
             Unplayable: the mission does not build, or not for these seats.
         """
-        forfeits = dict(forfeits or {})
+        forfeits = forfeits or {}
         while True:
             runner = self._runner(mission, frozenset(forfeits))
-            if runner.agents != len(plan.seats):
-                message = f"has {runner.agents} seats, but was planned for {len(plan.seats)}"
-                raise Unplayable(
-                    "MISSION_INVALID", f"{self.setting.missions[mission].name} {message}", f"missions[{mission}]"
-                )
+            self._check_seats(mission, runner, plan)
             try:
                 with playing(plan.index):
-                    outcome = runner.run(plan)
+                    outcome = runner.run(plan, replay=self.setting.replay(plan.index))
             except PolicyFailure as failure:
-                if failure.policy in forfeits:
-                    raise
-                logger.warning("%s in episode %s", failure, plan.index, exc_info=failure.__cause__)
-                forfeits[failure.policy] = to_forfeit(failure)
+                forfeits = _with_forfeit(forfeits, failure, plan)
                 continue
-            return _to_message(
-                self.setting.missions[mission], outcome, [forfeits[policy] for policy in sorted(forfeits)]
+            return self._message(mission, outcome, forfeits)
+
+    def _check_seats(self, mission: int, runner: EpisodeRunner, plan: EpisodePlan) -> None:
+        if runner.agents != len(plan.seats):
+            message = f"has {runner.agents} seats, but was planned for {len(plan.seats)}"
+            raise Unplayable(
+                "MISSION_INVALID", f"{self.setting.missions[mission].name} {message}", f"missions[{mission}]"
             )
+
+    def _message(self, mission: int, outcome: EpisodeOutcome, forfeits: Mapping[int, Failure]) -> Episode:
+        return _to_message(self.setting.missions[mission], outcome, [forfeits[policy] for policy in sorted(forfeits)])
 
     def _runner(self, mission: int, forfeited: frozenset[int]) -> EpisodeRunner:
         key = (mission, forfeited)
@@ -145,6 +160,14 @@ def laid(setting: Setting) -> Iterator[Table]:
         yield Table(setting)
 
 
+def _with_forfeit(forfeits: Mapping[int, Failure], failure: PolicyFailure, plan: EpisodePlan) -> dict[int, Failure]:
+    """Raises the failure if even that policy's stand-in fails."""
+    if failure.policy in forfeits:
+        raise failure
+    logger.warning("%s in episode %s", failure, plan.index, exc_info=failure.__cause__)
+    return {**forfeits, failure.policy: to_forfeit(failure)}
+
+
 def to_forfeit(failure: PolicyFailure) -> Failure:
     """The failure of a policy, as its episode says it."""
     where = "" if failure.seat is None else f" in seat {failure.seat}"
@@ -171,6 +194,7 @@ def _to_message(mission: Mission, outcome: EpisodeOutcome, forfeits: Sequence[Fa
         wall_seconds=outcome.wall_seconds,
         versions=outcome.versions,
         map_digest=outcome.map_digest,
+        approximate=outcome.approximate,
         mission=json.dumps(mission_fields(mission), sort_keys=True),
         latencies=[
             _latency(policy, latency)
