@@ -25,6 +25,7 @@ __all__ = ["daf_export_evaluation"]
 
 FORMATS = ("csv", "parquet", "jsonl")
 _ROW_GROUP = 2000
+_ORDER = {name: place for place, name in enumerate(FIXED)}
 
 
 def daf_export_evaluation(
@@ -84,7 +85,13 @@ def _spool(client: Client, evaluation: Evaluation, by: Shape, spool: IO[bytes]) 
             pickle.dump(row, spool)
             named.update(dict.fromkeys(row))
             count += 1
-    return count, [*(name for name in FIXED if name in named), *sorted(name for name in named if name not in FIXED)]
+    return count, sorted(named, key=_place)
+
+
+def _place(column: str) -> tuple[int, str]:
+    """Where a column is: those with one name in every evaluation first, what they are of each policy with them."""
+    of_policies, of = column.partition("[")[0], column
+    return (_ORDER[of_policies], of if of_policies != column else "") if of_policies in _ORDER else (len(_ORDER), of)
 
 
 def _rows(spool: IO[bytes]) -> Iterator[Row]:

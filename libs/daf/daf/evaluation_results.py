@@ -92,6 +92,11 @@ def team_name(scenario: Scenario, labels: Sequence[str]) -> str:
     return ", ".join(f"{count} {labels[policy]}" for policy, count in seated if count)
 
 
+def has_teams(evaluation: Evaluation) -> bool:
+    """Whether policies play in several teams."""
+    return evaluation.spec.team in (evaluation_pb2.TEAM_PICKUP, evaluation_pb2.TEAM_PAIRS)
+
+
 def part_scores(
     evaluation: Evaluation, policies: Iterable[PolicySummary], counted: Mapping[int, Sequence[Place]]
 ) -> list[PartScore]:
@@ -103,7 +108,7 @@ def part_scores(
         counted: for every policy the episodes that its values are of. Where these are not as many, it is left out.
     """
     missions, labels = mission_names(evaluation.spec), [policy.label for policy in evaluation.spec.policies]
-    by_team = _has_teams(evaluation)
+    by_team = has_teams(evaluation)
     found = []
     for policy in policies:
         places = counted.get(policy.policy, ())
@@ -148,16 +153,12 @@ def counted_places(episodes: Iterable[Episode]) -> dict[int, list[Place]]:
 
 
 def _parts(client: Client, evaluation: Evaluation, policies: Sequence[PolicySummary]) -> list[PartScore]:
-    if len(evaluation.spec.missions) == 1 and not _has_teams(evaluation):
+    if len(evaluation.spec.missions) == 1 and not has_teams(evaluation):
         return []
     counted: Mapping[int, Sequence[Place]] = planned_places(evaluation)
     if any(len(counted[policy.policy]) != len(policy.values) for policy in policies):
         counted = counted_places(list_episodes(client, evaluation.name))
     return part_scores(evaluation, policies, counted)
-
-
-def _has_teams(evaluation: Evaluation) -> bool:
-    return evaluation.spec.team in (evaluation_pb2.TEAM_PICKUP, evaluation_pb2.TEAM_PAIRS)
 
 
 def _mean(values: Sequence[float], copies: int) -> tuple[float, float | None]:

@@ -15,6 +15,8 @@ from daf_protos.training.v1.training_job_pb2 import TrainingJob
 from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
 
 POLL_SECONDS = 0.5
+EVALUATION_POLL_SECONDS = 0.1
+"""At first, as a small evaluation takes no longer."""
 GIVE_UP_SECONDS = 300.0
 
 JOB_ENDED = frozenset(
@@ -52,16 +54,22 @@ def follow_job(client: Client, name: str, on_trouble: Callable[[str], None] = la
 
 
 def follow_evaluation(client: Client, name: str) -> Iterator[Evaluation]:
-    """An evaluation, twice a second until it has ended. Raises as `follow_job`."""
+    """An evaluation, at first more often and then twice a second until it has ended. Raises as `follow_job`."""
     request = GetEvaluationRequest(name=name)
     return _poll(
         lambda: client.evaluation.GetEvaluation(request).evaluation,
         lambda evaluation: evaluation.state in EVALUATION_ENDED,
         lambda _: None,
+        EVALUATION_POLL_SECONDS,
     )
 
 
-def _poll[T](read: Callable[[], T], has_ended: Callable[[T], bool], on_trouble: Callable[[str], None]) -> Iterator[T]:
+def _poll[T](
+    read: Callable[[], T],
+    has_ended: Callable[[T], bool],
+    on_trouble: Callable[[str], None],
+    pause: float = POLL_SECONDS,
+) -> Iterator[T]:
     heard = time.monotonic()
     while True:
         try:
@@ -77,4 +85,5 @@ def _poll[T](read: Callable[[], T], has_ended: Callable[[T], bool], on_trouble: 
             yield found
             if has_ended(found):
                 return
-        time.sleep(POLL_SECONDS)
+        time.sleep(min(pause, POLL_SECONDS))
+        pause *= 1.25

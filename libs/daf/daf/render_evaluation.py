@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from daf.comparison_results import given
-from daf.evaluation_results import EvaluationResult
+from daf.evaluation_results import EvaluationResult, has_teams
 from daf.render import interval, number, plus_minus
 from daf.results import ScoreResult
 from daf.tables import print_table, table
@@ -54,6 +54,9 @@ def print_evaluation(result: EvaluationResult, *, latency: bool = False, console
     evaluation = result.evaluation
     if result.summary.approximate:
         note = "Note: played fast, so not exactly the episodes that CoGames plays: compare only with the like."
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    if has_teams(evaluation):
+        note = "Note: the teams play the same seeds, which the intervals over all do not know of."
         console.print(Text(note, style="yellow"), soft_wrap=True)
     digest = evaluation.digest or result.summary.digest
     console.print(f"{evaluation.name}, digest {digest}", style="dim", soft_wrap=True)
