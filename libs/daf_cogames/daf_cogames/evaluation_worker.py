@@ -21,12 +21,16 @@ from daf_cogames.mother import Mother
 from daf_cogames.reports import GaveUp, Superseded, persist
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.supervision import SupervisedTable
+from daf_cogames.transfer import upload
+from daf_common.archives import digest_of
 from daf_common.channel import blocking_errors, connect_blocking
 from daf_common.errors import DafError
+from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.evaluation.v1.worker_service_pb2 import (
     LeaseShardRequest,
     LeaseShardResponse,
+    PrepareUploadRequest,
     ReportShardRequest,
     ReportShardResponse,
     ShardLease,
@@ -38,6 +42,8 @@ from daf_protos.statistics.v1.episode_pb2 import Episode
 logger = logging.getLogger(__name__)
 
 WORK_DONE, NOT_DONE = 0, 1
+
+REPLAY_TYPE = "application/x-mettagrid-replay"
 
 
 def run(environment: Mapping[str, str], terminating: threading.Event, mother: Mother) -> int:
@@ -93,7 +99,10 @@ class EvaluationWorker:
             return
         files = ArtifactFiles(response.downloads, self._cache, wait=self._terminating.wait)
         try:
-            with SupervisedTable(self._mother, fetch_setting(response.spec, files)) as table:
+            setting = fetch_setting(response.spec, files)
+            if setting.replays:
+                setting.replays.mkdir(exist_ok=True)
+            with SupervisedTable(self._mother, setting) as table:
                 while not response.finished and not self._terminating.is_set():
                     response = self._go_on(table, response)
         except Unplayable as error:
@@ -123,6 +132,8 @@ class EvaluationWorker:
                     if dropped():
                         return None
                     self._complete(episode, lease)
+                    if replay := table.setting.replay(episode.index):
+                        episode.replay.CopyFrom(self._keep(replay))
                     answer = self._report(lease, [episode], done=episode.index == plans[-1].index)
                     if answer.stop or self._terminating.is_set():
                         return None
@@ -133,6 +144,20 @@ class EvaluationWorker:
         episode.evaluation = self._identity.evaluation
         episode.scenario = lease.scenario
         episode.worker = self._identity.worker
+
+    def _keep(self, replay: Path) -> Artifact:
+        """Uploads a replay, and deletes its file."""
+        wanted = Artifact(sha256=digest_of(replay), size_bytes=replay.stat().st_size, media_type=REPLAY_TYPE)
+        request = PrepareUploadRequest(worker=self._identity, artifact=wanted)
+
+        def try_it() -> Artifact:
+            location = self._stub.PrepareUpload(request).location
+            upload(replay, location)
+            return location.artifact
+
+        kept = persist(try_it, "the upload of a replay", wait=self._terminating.wait)
+        replay.unlink()
+        return kept
 
     @contextmanager
     def _heartbeats(self, lease: ShardLease) -> Iterator[Callable[[], bool]]:
@@ -185,6 +210,7 @@ class EvaluationWorker:
         """Reports what no worker can play, on the shard at hand or on the next that is free."""
         while not response.finished and not self._terminating.is_set():
             if response.HasField("lease"):
+                failure.subject = failure.subject or f"scenarios[{response.lease.scenario}]"
                 self._report(response.lease, failure=failure)
                 return
             self._terminating.wait(response.retry_seconds)

@@ -129,6 +129,8 @@ class Player:
         self._mother, self._cells = mother, mother.cells
         self._limit = setting.time_limit_seconds
         self._frames = Frames()
+        self._due = 0
+        """The cell EPISODE while the episode that is to come next is played, and no other."""
         self.code: int | None = None
         """Its exit code, once it has been ended."""
         for cell in (marks.WHO, marks.SINCE, marks.EPISODE):
@@ -152,7 +154,10 @@ class Player:
 
     def play(self, request: Play) -> Iterator[Episode]:
         """The episodes that are asked for, as they come."""
-        for _, payload in self._ask(request, len(request.plans)):
+        messages = self._ask(request, len(request.plans))
+        for plan in request.plans:
+            self._due = plan.index + 1
+            _, payload = next(messages)
             try:
                 episode = Episode.FromString(payload)
             except DecodeError:
@@ -220,7 +225,7 @@ class Player:
     def _end_over(self, death: Callable[[Mark | None, bool], PlayerDied]) -> PlayerDied:
         """Ends it for a reason; that of a flood comes first."""
         self.end()
-        mark, exact = marks.decode(self._cells[marks.WHO]), self._cells[marks.EPISODE] != 0
+        mark, exact = marks.decode(self._cells[marks.WHO]), self._cells[marks.EPISODE] == self._due
         if self._output.flooded:
             return flooded(FLOOD_BYTES, self._output.loudest(), exact)
         return death(mark, exact)

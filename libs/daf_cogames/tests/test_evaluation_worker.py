@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import json
 import os
 import signal
-import zipfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from mettagrid.policy.policy import PolicySpec
 from mettagrid.runner.rollout import run_multi_episode_rollout
 from mettagrid.simulator.multi_episode.rollout import EpisodeRolloutResult
 
-import daf_evaluation.main
-import daf_statistics.main
-from daf_cogames.missions import Mission, build_mission
+from daf_cogames.missions import build_mission
 from daf_cogames.seating import seats_from_proportions
-from daf_common.artifacts import ArtifactStore
-from daf_common.channel import raising
-from daf_common.local_backend import WORKER_MAIN, LocalBackend
-from daf_common.processes import LocalProcesses
-from daf_common.service import Context, Host
-from daf_common.settings import ServiceSettings
 from daf_protos.common.v1 import mission_pb2
-from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
-from daf_protos.evaluation.v1 import evaluation_service_pb2 as pb
-from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec, EvaluationState, Team
-from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
+from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationState, Team
 from daf_protos.statistics.v1.episode_pb2 import Episode
-from daf_protos.statistics.v1.statistics_service_pb2 import ListEpisodesRequest
-from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
-
-if TYPE_CHECKING:
-    from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
-    from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
+from libs.daf_cogames.tests.evaluation_stack import EPISODES, MISSION, SEED, Stack, policy, running
 
 SUCCEEDED = EvaluationState.EVALUATION_STATE_SUCCEEDED
 FAILED = EvaluationState.EVALUATION_STATE_FAILED
-MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=30)
-SEED, EPISODES = 7, 6
-
 MOODY_POLICY = """
 from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy
 from mettagrid.simulator import Action
@@ -72,65 +49,11 @@ class Moody(MultiAgentPolicy):
 """
 
 
-@dataclass
-class Stack:
-    """The services, and how to call them."""
-
-    home: Path
-    processes: LocalProcesses
-    evaluations: EvaluationServiceAsyncStub
-    statistics: StatisticsServiceAsyncStub
-
-    async def create(self, id: str, **changes: Any) -> None:
-        mission = mission_pb2.Mission(name=MISSION.name, cogs=MISSION.cogs, max_steps=MISSION.max_steps)
-        spec = {"policies": [policy("starter")], "missions": [mission], "episodes": EPISODES, "seed": SEED, **changes}
-        request = pb.CreateEvaluationRequest(evaluation_id=id, spec=EvaluationSpec(**spec))
-        await raising(self.evaluations.CreateEvaluation(request))
-
-    async def ended(self, id: str) -> Evaluation:
-        return await self.until(id, lambda evaluation: evaluation.HasField("end_time"))
-
-    async def until(self, id: str, condition: Any) -> Evaluation:
-        request = pb.WatchEvaluationsRequest(name=f"evaluations/{id}")
-        async with asyncio.timeout(120):
-            async for response in self.evaluations.WatchEvaluations(request):
-                for evaluation in response.evaluations:
-                    if condition(evaluation):
-                        return evaluation
-        raise AssertionError("the watch ended")
-
-    async def episodes(self, id: str) -> list[Episode]:
-        request = ListEpisodesRequest(evaluation=f"evaluations/{id}", page_size=1000)
-        return list((await raising(self.statistics.ListEpisodes(request))).episodes)
-
-
 @pytest.fixture
 async def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
     monkeypatch.setenv("DAF_EVALUATION_SLOTS", "3")
-    address = f"unix:{tmp_path}/daf.sock"
-    settings = ServiceSettings(
-        home=tmp_path, listen=address, evaluation_address=address, statistics_address=address, drain_seconds=0.2
-    )
-    context = Context(settings)
-    processes = LocalProcesses(tmp_path / "workers", WORKER_MAIN)
-    backend = LocalBackend(processes, "evaluate", tmp_path / "cache")
-    services = [daf_statistics.main.build(context), daf_evaluation.main.build(context, backend)]
-    host = Host(context, services)
-    await host.start()
-    yield Stack(
-        tmp_path,
-        processes,
-        EvaluationServiceStub(context.peer("evaluation")),
-        StatisticsServiceStub(context.peer("statistics")),
-    )
-    for name in processes.names():
-        await processes.stop(name, grace_seconds=0)  # one that waits for its service would wait for a day
-    await asyncio.sleep(0)  # lets those be killed that do not end by themselves
-    await host.stop()
-
-
-def policy(class_path: str, **fields: Any) -> Policy:
-    return Policy(policy_class=PolicyClass(class_path=class_path, **fields))
+    async with running(tmp_path) as started:
+        yield started
 
 
 def sequential(policies: list[str]) -> list[EpisodeRolloutResult]:
@@ -190,13 +113,7 @@ async def test_a_killed_worker_costs_at_most_the_episode_that_it_played(stack: S
 
 
 async def test_a_policy_that_raises_forfeits_and_the_others_go_on(stack: Stack) -> None:
-    code = io.BytesIO()
-    with zipfile.ZipFile(code, "w") as archive:
-        archive.writestr("moody.py", MOODY_POLICY)
-    artifact = await ArtifactStore((stack.home / "artifacts").as_uri(), "evaluation").put(
-        code.getvalue(), "application/zip"
-    )
-    moody = policy("moody.Moody", code=artifact)
+    moody = policy("moody.Moody", code=await stack.put_archive({"moody.py": MOODY_POLICY}))
     await stack.create("mixed", policies=[policy("starter"), moody], episodes=2)
     await stack.create("solo", policies=[policy("starter"), moody], episodes=2, team=Team.TEAM_SOLO)
     assert (await stack.ended("mixed")).state == SUCCEEDED
@@ -219,11 +136,7 @@ def get_config():
 
 
 async def own_mission(stack: Stack, text: str, name: str = "mine.py") -> mission_pb2.Mission:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr(name, text)
-    store = ArtifactStore((stack.home / "artifacts").as_uri(), "evaluation")
-    return mission_pb2.Mission(name="mine", file=await store.put(content.getvalue(), "application/zip"))
+    return mission_pb2.Mission(name="mine", file=await stack.put_archive({name: text}))
 
 
 async def test_a_users_own_mission_is_planned_for_the_seats_that_workers_find_in_it(stack: Stack) -> None:
@@ -266,8 +179,7 @@ async def test_a_users_own_mission_that_does_not_build_fails_the_evaluation_with
 
 
 async def test_code_that_is_no_archive_fails_the_evaluation_with_the_reason(stack: Stack) -> None:
-    store = ArtifactStore((stack.home / "artifacts").as_uri(), "evaluation")
-    artifact = await store.put(b"not a zip", "application/zip")
+    artifact = await stack.artifacts.put(b"not a zip", "application/zip")
     await stack.create("broken", policies=[policy("moody.Moody", code=artifact)])
     ended = await stack.ended("broken")
     assert ended.state == FAILED
