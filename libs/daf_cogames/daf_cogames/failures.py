@@ -15,7 +15,7 @@ from mettagrid.simulator import Action, AgentObservation, Simulation
 
 from daf_cogames.latency import Latency
 from daf_cogames.marks import NOBODY, SINCE, WHO, Mark, Stage, at_work, cells, encode
-from daf_cogames.policies import PolicyError, last_line
+from daf_cogames.policies import LoaderError, PolicyElsewhere, PolicyError, last_line
 
 FAILED, HUNG, CRASHED, FLOODED = "POLICY_FAILED", "POLICY_HUNG", "POLICY_CRASHED", "POLICY_FLOODED"
 """Reasons of a forfeit: it raised or answered nonsense; took too long; ended its process; printed without end."""
@@ -59,6 +59,11 @@ class SeatedPolicy(MultiAgentPolicy):
         with blame(self._index, agent_id, "start"):
             agent = self._policy.agent_policy(agent_id)
         return SeatedAgent(self._index, agent_id, agent, self.policy_env_info, self.latency)
+
+    def close(self) -> None:
+        """The episode is over."""
+        if isinstance(self._policy, PolicyElsewhere):
+            self._policy.close()
 
 
 class SeatedAgent(AgentPolicy):
@@ -125,6 +130,8 @@ def blame(policy: int, seat: int | None, stage: Stage) -> Iterator[None]:
     with at_work(policy, seat, stage):
         try:
             yield
+        except LoaderError:
+            raise
         except (Exception, SystemExit) as error:  # SystemExit, too: a policy does not end the process
             raise _failure(policy, seat, stage, error) from error
 

@@ -77,17 +77,21 @@ class LiveEpisode:
         handlers: list[SimulatorEventHandler] = [self._averages]
         if self._replays is not None:
             handlers.append(self._replays)
-        self._rollout = _RolloutInTurn(
-            self,
-            config,
-            self.agents,
-            policy_names=[f"policy_{policy}" for policy in plan.seats],
-            max_action_time_ms=max_action_time_ms,
-            render_mode="none",
-            seed=plan.seed,
-            event_handlers=handlers,
-            policy_group_keys=plan.seats,
-        )
+        try:
+            self._rollout = _RolloutInTurn(
+                self,
+                config,
+                self.agents,
+                policy_names=[f"policy_{policy}" for policy in plan.seats],
+                max_action_time_ms=max_action_time_ms,
+                render_mode="none",
+                seed=plan.seed,
+                event_handlers=handlers,
+                policy_group_keys=plan.seats,
+            )
+        except PolicyFailure:
+            self._close()
+            raise
         self.map_digest = _map_digest(self.simulation)
         self.over = self._rollout.is_done()
         self._random = _RandomState()
@@ -110,7 +114,10 @@ class LiveEpisode:
 
     def run_until_done(self) -> None:
         """Play it to the end without a pause. Raises PolicyFailure."""
-        self._rollout.run_until_done()
+        try:
+            self._rollout.run_until_done()
+        finally:
+            self._close()
         self.over = True
 
     def step(self) -> None:
@@ -122,6 +129,8 @@ class LiveEpisode:
         except PolicyFailure as failure:
             self.failure = failure
         self.over = self.failure is not None or self._rollout.is_done()
+        if self.over:
+            self._close()
 
     @property
     def rewards(self) -> tuple[float, ...]:
@@ -143,6 +152,10 @@ class LiveEpisode:
         assert self._replays is not None
         (replay,) = self._replays.get_completed_replays()
         replay.write_replay(str(path))
+
+    def _close(self) -> None:
+        for policy in self.policies.values():
+            policy.close()
 
     @property
     def _needs_global_state(self) -> bool:

@@ -61,8 +61,20 @@ class Bundle:
 class PolicyLoader(Protocol):
     """Loads policies that this process does not load itself."""
 
-    def load(self, source: PolicySource, environment: PolicyEnvInterface, device: str) -> MultiAgentPolicy:
-        """As `load_policy`."""
+    def load(self, source: PolicySource, environment: PolicyEnvInterface, device: str) -> PolicyElsewhere:
+        """As `load_policy`. Raises also LoaderError."""
+
+
+class PolicyElsewhere(MultiAgentPolicy):
+    """A policy that is not in this process."""
+
+    def close(self) -> None:
+        """Its episode is over."""
+        raise NotImplementedError
+
+
+class LoaderError(RuntimeError):
+    """Policies cannot be had elsewhere; none of them is to blame."""
 
 
 class PolicyError(ValueError):

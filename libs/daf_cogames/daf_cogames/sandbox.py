@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy
+from mettagrid.policy.policy import AgentPolicy
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Action, AgentObservation, Simulation
 
@@ -35,7 +35,7 @@ from daf_cogames.confinement import Enforced
 from daf_cogames.failures import CRASHED, FAILED, FLOODED, HUNG, PolicyEnded
 from daf_cogames.observations import encoded
 from daf_cogames.player_output import FLOOD_BYTES, KEPT_BYTES
-from daf_cogames.policies import Bundle, PolicyError, PolicySource
+from daf_cogames.policies import Bundle, LoaderError, PolicyElsewhere, PolicyError, PolicySource
 from daf_cogames.random_state import GlobalRandomState
 from daf_cogames.sandbox_messages import HEADER, MAX_REPLY_BYTES, Reply, Request
 from daf_cogames.sandbox_policy import Load, SetUp
@@ -51,10 +51,6 @@ _START_SECONDS = 300.0
 _PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH")
 
 logger = logging.getLogger(__name__)
-
-
-class SandboxError(RuntimeError):
-    """The sandbox itself does not work; no policy is to blame."""
 
 
 class Sandbox:
@@ -79,13 +75,13 @@ class Sandbox:
         """What this machine enforces."""
         return self._started().enforced
 
-    def load(self, source: PolicySource, environment: PolicyEnvInterface, device: str) -> MultiAgentPolicy:
+    def load(self, source: PolicySource, environment: PolicyEnvInterface, device: str) -> PolicyElsewhere:
         """The policy, in a new process.
 
         Raises:
             PolicyError: it cannot be loaded.
             PolicyEnded: nor says why.
-            SandboxError: no process can be had.
+            LoaderError: no process can be had.
         """
         warm = self._started()
         if source.bundle is not None:
@@ -101,8 +97,7 @@ class Sandbox:
             memory_bytes=self._memory_bytes,
         )
         process = _PolicyProcess(warm, self._time_limit)
-        process.begin(task)
-        process.expect_done("loading")
+        process.begin(task, "loading")
         return SandboxedPolicy(process, environment)
 
     def _prepared(self, warm: _WarmProcess, source: PolicySource, bundle: Bundle) -> PolicySource:
@@ -129,8 +124,7 @@ class Sandbox:
         copy = Path(warm.ask("copy", of=str(root))["copied"])
         process = _PolicyProcess(warm, self._time_limit)
         try:
-            process.begin(SetUp(copy, script, self._memory_bytes))
-            process.expect_done(f"its set-up script {script}")
+            process.begin(SetUp(copy, script, self._memory_bytes), f"its set-up script {script}")
         finally:
             process.end()
         return copy
@@ -142,7 +136,7 @@ class Sandbox:
         return self._warm
 
 
-class SandboxedPolicy(MultiAgentPolicy):
+class SandboxedPolicy(PolicyElsewhere):
     """A policy in another process, which ends with this object. All its agents step at once."""
 
     def __init__(self, process: _PolicyProcess, environment: PolicyEnvInterface) -> None:
@@ -153,6 +147,9 @@ class SandboxedPolicy(MultiAgentPolicy):
     def agent_policy(self, agent_id: int) -> AgentPolicy:
         self.process.call(Request.SEAT, messages.seat_request(agent_id), "starting")
         return _SandboxedAgent(self, agent_id)
+
+    def close(self) -> None:
+        self.process.end()
 
 
 class _SandboxedAgent(AgentPolicy):
@@ -200,21 +197,16 @@ class _PolicyProcess:
         os.set_blocking(self._output, False)
         self._poll = select.poll()
         self._poll.register(self._output, select.POLLIN)
-        self._alive = True
+        self._alive, self._silent = True, False
 
-    def begin(self, task: Load | SetUp) -> None:
-        """Hands the task over; returns when foreign code may run. Raises SandboxError."""
+    def begin(self, task: Load | SetUp, doing: str) -> None:
+        """Does the task. Raises PolicyError, PolicyEnded; LoaderError where it ends before it runs foreign code."""
         try:
-            kind, _ = self._exchange(messages.message(Request.LOAD, pickle.dumps(task)), "confining", _START_SECONDS)
+            self._exchange(messages.message(Request.CONFINE, pickle.dumps(task)), "confining", _START_SECONDS)
         except PolicyEnded as error:
-            raise SandboxError(f"a policy's process does not begin: {error}") from error
-        if kind != Reply.CONFINED:
-            raise SandboxError("a policy's process does not begin")
-
-    def expect_done(self, doing: str) -> None:
-        """Waits until what it was asked is done. Raises PolicyError, PolicyEnded."""
+            raise LoaderError(f"a policy's process does not begin: {error}") from error
         try:
-            self._done(b"", doing)
+            self._done(messages.message(Request.BEGIN), doing)
         except _Said as failure:
             raise PolicyError("class_path", failure.text) from None
 
@@ -327,12 +319,15 @@ class _PolicyProcess:
 
     def _pass_on(self) -> bool:
         """Reads some of what was printed, and prints the beginning of it; whether there was any."""
+        if self._silent:
+            return False
         try:
             data = os.read(self._output, 1 << 16)
         except BlockingIOError:
             return False
         if not data:
             self._poll.unregister(self._output)
+            self._silent = True
             return False
         if (kept := KEPT_BYTES - self._printed) > 0:
             print(data[:kept].decode(errors="replace"), end="", flush=True)
@@ -390,7 +385,7 @@ class _WarmProcess:
 
     @property
     def enforced(self) -> Enforced:
-        """What it enforces; waits until it is ready. Raises SandboxError."""
+        """What it enforces; waits until it is ready. Raises LoaderError."""
         if self._enforced is None:
             self._enforced = Enforced(**self._answer()["ready"])
             logger.info("policies play in a sandbox: %s", self._enforced)
@@ -399,7 +394,7 @@ class _WarmProcess:
         return self._enforced
 
     def ask(self, verb: str, descriptors: Sequence[int] = (), **fields: object) -> dict[str, Any]:
-        """Asks and waits. Raises SandboxError."""
+        """Asks and waits. Raises LoaderError."""
         _ = self.enforced
         if ended := self._ended:
             self._ended = []
@@ -445,7 +440,7 @@ class _WarmProcess:
 
     def _fail(self, error: Exception) -> NoReturn:
         self.close()
-        raise SandboxError(f"the process that starts policies fails: {error}") from error
+        raise LoaderError(f"the process that starts policies fails: {error}") from error
 
 
 def _next_random_state() -> GlobalRandomState:

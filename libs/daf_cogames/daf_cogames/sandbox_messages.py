@@ -24,25 +24,25 @@ MAX_REPLY_BYTES = _ACTION.size << 16
 class Request(IntEnum):
     """What a policy's process is asked."""
 
-    LOAD = 1
-    """A pickled `sandbox_child.Load` or `SetUp`."""
-    SEAT = 2
+    CONFINE = 1
+    """A pickled `sandbox_policy.Load` or `SetUp`: get ready for it."""
+    BEGIN = 2
+    """Load the policy, or run the script: the first that lets foreign code run."""
+    SEAT = 3
     """A seat: make the policy of its agent."""
-    RESET = 3
+    RESET = 4
     """A seat: reset the policy of its agent."""
-    STEP = 4
+    STEP = 5
     """Seats with what they observe: see `step_request`."""
 
 
 class Reply(IntEnum):
     """What it answers."""
 
-    CONFINED = 1
-    """Foreign code may run now; sent before any does."""
-    DONE = 2
-    ACTIONS = 3
+    DONE = 1
+    ACTIONS = 2
     """One action for each seat of the request."""
-    FAILED = 4
+    FAILED = 3
     """The policy's code raised: a seat, or 0xFFFF, and one line of text."""
 
 

@@ -59,13 +59,13 @@ def serve(channel: int, parent: int, scratch: Path, enforced: Enforced) -> None:
         case SetUp():
             confine(enforced, parent, (), task.root, task.memory_bytes)
             _settle(task.root)
-            _send(channel, Reply.CONFINED)
+            _wait_to_begin(channel)
             if _tried(channel, None, lambda: _run(task)):
                 _send(channel, Reply.DONE)
         case Load():
             confine(enforced, parent, [*task.path, *task.readable], scratch, task.memory_bytes)
             _settle(scratch)
-            _send(channel, Reply.CONFINED)
+            _wait_to_begin(channel)
             _Policy(channel, task.environment).play(task)
 
 
@@ -143,6 +143,11 @@ class _Policy:
         if action.name not in known or (action.vibe is not None and action.vibe not in known):
             raise ValueError(f"step() returned {action!r:.200}, which is no action of this environment")
         return known[action.name], None if action.vibe is None else known[action.vibe]
+
+
+def _wait_to_begin(channel: int) -> None:
+    _send(channel, Reply.DONE)
+    _receive(channel)
 
 
 def _run(task: SetUp) -> None:
