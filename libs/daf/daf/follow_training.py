@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from daf.client import Client
 from daf.follow_runs import follow_job
+from daf.pace import Pace
 from daf.training_jobs import list_attempts
 from daf_common.errors import TRANSIENT
 from daf_protos.training.v1.training_job_pb2 import TrainingAttempt, TrainingJob
-
-_PACE_SECONDS = 60.0
-
-
-class Pace:
-    """How fast a run has been in the last minute, by one's own clock."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def see(self, agent_steps: int, now: float) -> None:
-        """Notes how far the run is. One that went back, as after a restart, is measured anew."""
-        if self._seen and agent_steps < self._seen[-1][1]:
-            self._seen.clear()
-        if not self._seen or agent_steps > self._seen[-1][1]:
-            self._seen.append((now, agent_steps))
-        while len(self._seen) > 2 and self._seen[0][0] < now - _PACE_SECONDS:
-            self._seen.popleft()
-
-    def steps_per_second(self) -> float | None:
-        """Agent steps per second; None before the run was seen to go on."""
-        if len(self._seen) < 2:
-            return None
-        (begin, first), (end, last) = self._seen[0], self._seen[-1]
-        return (last - first) / (end - begin)
 
 
 @dataclass
@@ -55,7 +30,7 @@ class JobView:
     def seconds_left(self) -> float | None:
         """How long the run will take at the pace of the last minute; None if that is not known."""
         at = self.job.progress
-        rate = self.pace.steps_per_second() or at.steps_per_second
+        rate = self.pace.per_second() or at.steps_per_second
         left = (at.total_agent_steps or self.job.spec.agent_steps) - at.agent_steps
         return left / rate if rate > 0 and at.agent_steps else None
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from daf.follow_training import JobView, Pace
+from daf.follow_training import JobView
+from daf.pace import Pace
 from daf.render import size, speed
 from daf.render_training import job_line, live_job, restarts
 from daf_protos.common.v1.failure_pb2 import Failure
@@ -68,11 +69,11 @@ def test_the_pace_begins_anew_after_a_restart_and_forgets_what_is_long_ago() -> 
     pace = Pace()
     for now, steps in ((0.0, 0), (1.0, 100), (2.0, 50)):
         pace.see(steps, now)
-    assert pace.steps_per_second() is None
+    assert pace.per_second() is None
 
     for now, steps in ((3.0, 60), (100.0, 70), (110.0, 170)):
         pace.see(steps, now)
-    assert pace.steps_per_second() == 10.0
+    assert pace.per_second() == 10.0
 
 
 def test_a_job_that_waits_says_for_what_and_why_nothing_is_heard() -> None:
