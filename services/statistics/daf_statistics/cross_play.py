@@ -141,20 +141,20 @@ def _cell(pair: Pair, teams: Mapping[Pair, _Team], confidence: float) -> CrossPl
     first, second = pair
     team = teams[pair]
     mean = _team_mean(team)
-    seeds = shared_seeds([team.seeds])
-    gains = list[float]()
+    values = [[team.seeds[seed].value] for seed in shared_seeds([team.seeds])]
+    gains = list[list[float]]()
     if first != second:
         alone = teams[first, first], teams[second, second]
         gains = [
-            team.seeds[seed].value - math.fsum(one.seeds[seed].value for one in alone) / 2
+            [team.seeds[seed].value, *(-one.seeds[seed].value / 2 for one in alone)]
             for seed in shared_seeds([one.seeds for one in (team, *alone)])
         ]
-    gain = _mean(gains)
+    gain = _mean([math.fsum(terms) for terms in gains])
     return CrossPlayCell(
         first,
         second,
         mean,
-        None if mean is None else interval_around(mean, [team.seeds[seed].value for seed in seeds], confidence),
+        None if mean is None else interval_around(mean, values, confidence),
         _mean([episode.values[first] for episode in team.distinct]),
         _mean([episode.values[second] for episode in team.distinct]),
         gain,
@@ -174,12 +174,10 @@ def _ranking(policies: Sequence[int], teams: Mapping[Pair, _Team], confidence: f
     seeds = shared_seeds([team.seeds for team in shared.values()])
     ranked = [policy for policy in policies if cells[policy]]
     by_policy = {
-        policy: [
-            math.fsum(shared[pair].seeds[seed].value for pair in cells[policy]) / len(cells[policy]) for seed in seeds
-        ]
+        policy: [[shared[pair].seeds[seed].value / len(cells[policy]) for pair in cells[policy]] for seed in seeds]
         for policy in ranked
     }
-    ranges = _rank_ranges([by_policy[policy] for policy in ranked], confidence)
+    ranges = _rank_ranges([[math.fsum(terms) for terms in by_policy[policy]] for policy in ranked], confidence)
     ranking = [
         CrossPlayRank(policy, mean, interval_around(mean, by_policy[policy], confidence), *ranges[ranked.index(policy)])
         for policy in ranked

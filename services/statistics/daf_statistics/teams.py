@@ -18,6 +18,8 @@ from daf_statistics.episodes import all_finite, seats_by_policy
 from daf_statistics.samples import Measured
 from daf_statistics.spread import standard_error, t_quantile
 
+_ROUNDING = 1e-12  # of the largest term: less is no variation
+
 type Interval = tuple[float, float]
 
 
@@ -132,15 +134,20 @@ def shared_seeds(teams: Sequence[Mapping[int, SeedValue]]) -> list[int]:
     return list(kept.values())
 
 
-def interval_around(mean: float, values: Sequence[float], confidence: float) -> Interval | None:
-    """Student's interval around a mean, as wide as independent values make it; None where they do not vary.
+def interval_around(mean: float, sums: Sequence[Sequence[float]], confidence: float) -> Interval | None:
+    """Student's interval around a mean of sums, as wide as independent ones make it; None where they do not vary.
 
     For few seeds it holds its level better than the bootstrap: `python -m benchmarks scoring` compares them.
+
+    Args:
+        mean: what it is around.
+        sums: for each seed the terms, by which it is known what is variation and what rounding.
+        confidence: level of the interval.
     """
-    error = standard_error(values)
-    if not error:
+    error = standard_error([math.fsum(terms) for terms in sums])
+    if not error or error <= _ROUNDING * max(abs(term) for terms in sums for term in terms):
         return None
-    margin = error * t_quantile(len(values) - 1, (1 + confidence) / 2)
+    margin = error * t_quantile(len(sums) - 1, (1 + confidence) / 2)
     return mean - margin, mean + margin
 
 

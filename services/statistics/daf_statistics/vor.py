@@ -7,7 +7,6 @@ all teams.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,8 +109,9 @@ def _on_mission(mission: str, played: Sequence[TeamEpisode], candidate: int, con
         if point is None or pinned:
             return None
         seeds = shared_seeds([team.seeds for _, team in terms])
-        sums = [math.fsum(factor * team.seeds[seed].value for factor, team in terms) for seed in seeds]
-        return interval_around(point, sums, confidence)
+        return interval_around(
+            point, [[factor * team.seeds[seed].value for factor, team in terms] for seed in seeds], confidence
+        )
 
     scenarios = []
     for team in teams:

@@ -243,3 +243,14 @@ def test_the_order_of_seeds_changes_values_by_rounding_alone(seed: int, order: r
     assert other.overall == pytest.approx(vor.overall)
     assert other.overall_interval == pytest.approx(vor.overall_interval)
     assert other.seeds == vor.seeds
+
+
+def test_what_differs_by_rounding_alone_does_not_vary() -> None:
+    values = [0.1, 0.7, 1.3, 2.2]
+
+    vor, _ = vor_of(pickup({count: [[value] * 3 for value in values] for count in (3, 2, 1, 0)}))
+
+    assert vor.overall == pytest.approx(0.0, abs=1e-15)
+    assert vor.overall_interval is None
+    assert [scenario.interval for scenario in vor.scenarios] == [None] * 3
+    assert vor.replacement_interval is not None

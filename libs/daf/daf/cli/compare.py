@@ -92,6 +92,8 @@ def compare(
     if json and csv:
         raise InvalidArgument.field("--csv", "and --json exclude each other")
     quiet = json or csv
+    if file.startswith("evaluations/") and not (vor or cross_play):
+        raise InvalidArgument.field(file, "is an evaluation, which --vor or --cross-play can score")
     document = Path(file) if file and not file.startswith(("comparisons/", "evaluations/")) else None
     played = [*(mission or []), *(mission_set or [])]
     options = {

@@ -14,6 +14,7 @@ from daf.client import Client
 from daf.comparisons import evaluation_config
 from daf.config import DAFComparisonConfig, DAFEvaluationConfig
 from daf.evaluations import forfeit_reasons
+from daf.follow_runs import EVALUATION_ENDED
 from daf.team_evaluations import find_evaluation, start_teams, succeeded
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
@@ -24,7 +25,7 @@ class TeamRequest:
     """What scores are asked for, and how they are printed."""
 
     source: str | DAFComparisonConfig
-    """What to play, or the resource name of an evaluation that was played."""
+    """What to play, or the resource name of an evaluation, which is waited for."""
     metric: str
     alpha: float
     name: str
@@ -77,9 +78,12 @@ def episodes_of(
         DafError: it is not there, or refused.
     """
     if isinstance(asked.source, str):
-        return succeeded(find_evaluation(client, asked.source))
-    created = start_teams(client, with_teams(evaluation_config(asked.source)), asked.name)
-    return succeeded(follow(client, created.name, quiet=asked.json or asked.csv))
+        evaluation = find_evaluation(client, asked.source)
+    else:
+        evaluation = start_teams(client, with_teams(evaluation_config(asked.source)), asked.name)
+    if evaluation.state not in EVALUATION_ENDED:
+        evaluation = follow(client, evaluation.name, quiet=asked.json or asked.csv)
+    return succeeded(evaluation)
 
 
 def tell_forfeits(client: Client, evaluation: Evaluation) -> None:
