@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from daf_cogames.bundle_files import unpack_policy
 from daf_cogames.code import unpack_code
 from daf_cogames.mission_files import unpack_mission
+from daf_cogames.policies import PolicySource
 from daf_cogames.reports import PATIENCE_SECONDS, persist
 from daf_cogames.transfer import download
 from daf_cogames.wheels import install_wheels
@@ -39,6 +41,10 @@ class ArtifactFiles:
     def code(self, archive: Artifact) -> Path:
         """The user's code, unpacked. Raises also ArchiveError."""
         return unpack_code(self.fetch(archive), archive.sha256, self._cache / "code")
+
+    def bundle(self, archive: Artifact) -> PolicySource:
+        """The policy of a bundle, unpacked. Raises also ArchiveError, BundleError."""
+        return unpack_policy(self.fetch(archive), archive.sha256, self._cache / "bundles")
 
     def mission(self, message: Mission) -> Path | None:
         """The file of a user's own mission, unpacked; None for CoGames' own. Raises also MissionError."""

@@ -12,10 +12,11 @@ from daf_cogames.messages import mission_of, policy_of
 from daf_cogames.missions import MissionError
 from daf_cogames.policies import PolicySource
 from daf_common.archives import ArchiveError
+from daf_common.bundles import BundleError
 from daf_common.errors import DataLoss
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage
-from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
+from daf_protos.common.v1.policy_pb2 import Policy
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 
 TIME_LIMIT_SECONDS = 60.0
@@ -38,35 +39,35 @@ def fetch_setting(spec: EvaluationSpec, files: ArtifactFiles) -> Setting:
             for number, mission in enumerate(spec.missions)
         ],
         policies=[_source(policy, files) for policy in spec.policies],
-        requirements=[
-            _usable(files.requirements, policy_class.requirements, "the requirements cannot be used")
-            for policy_class in map(_class_of, spec.policies)
-            if policy_class.HasField("requirements")
-        ],
         max_action_time_ms=spec.max_action_time_ms or PATIENT_ACTION_TIME_MS,
         time_limit_seconds=spec.time_limit_seconds or TIME_LIMIT_SECONDS,
         fast=spec.fast,
+        isolated=spec.isolated,
         replays=Path.cwd() / "replays" if spec.save_replays else None,
     )
 
 
-def _usable(make: Callable[[Artifact], Path], artifact: Artifact, otherwise: str) -> Path:
+def _usable[T](make: Callable[[Artifact], T], artifact: Artifact, otherwise: str) -> T:
     try:
         return make(artifact)
     except DataLoss as error:
         raise Unplayable("ARTIFACT_LOST", error.message, artifact.sha256) from error
-    except ArchiveError as error:
+    except (ArchiveError, BundleError) as error:
         raise Unplayable("POLICY_INVALID", f"{otherwise}: {error}", artifact.sha256) from error
 
 
 def _source(policy: Policy, files: ArtifactFiles) -> PolicySource:
-    policy_class = _class_of(policy)
-    weights = code = None
+    if policy.HasField("bundle"):
+        return _usable(files.bundle, policy.bundle, "the bundle cannot be used")
+    policy_class = policy.checkpoint.policy_class if policy.HasField("checkpoint") else policy.policy_class
+    weights = code = requirements = None
     if policy.HasField("checkpoint"):
         weights = _usable(files.fetch, policy.checkpoint.weights, "the weights cannot be used")
     if policy_class.HasField("code"):
         code = _usable(files.code, policy_class.code, "the code archive cannot be used")
-    return policy_of(policy_class, weights, code)
+    if policy_class.HasField("requirements"):
+        requirements = _usable(files.requirements, policy_class.requirements, "the requirements cannot be used")
+    return policy_of(policy_class, weights, code, requirements)
 
 
 def _mission_file(message: MissionMessage, path: str, files: ArtifactFiles) -> Path | None:
@@ -76,7 +77,3 @@ def _mission_file(message: MissionMessage, path: str, files: ArtifactFiles) -> P
         raise Unplayable("ARTIFACT_LOST", error.message, message.file.sha256) from error
     except MissionError as error:
         raise Unplayable("MISSION_INVALID", error.message, f"{path}.{error.field}") from error
-
-
-def _class_of(policy: Policy) -> PolicyClass:
-    return policy.checkpoint.policy_class if policy.HasField("checkpoint") else policy.policy_class

@@ -21,6 +21,7 @@ from daf_cogames.latency import Latency
 from daf_cogames.marks import playing
 from daf_cogames.missions import Mission, MissionError
 from daf_cogames.policies import PolicySource, last_line
+from daf_cogames.sandbox import Sandbox
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.wheels import requirements_on_path
 from daf_protos.common.v1.failure_pb2 import Failure
@@ -44,16 +45,16 @@ class Unplayable(Exception):
 class Setting:
     """What an evaluation is played with, all of it files of this machine.
 
-    requirements: directories of packages that the policies' code needs; time_limit_seconds: for each call of a policy;
-    fast: batches are made also where they are not exact; replays: an existing directory, if replays are wanted.
+    time_limit_seconds: for each call of a policy; fast: batches are made also where they are not exact; isolated: all
+    policies play in a sandbox, not only those from bundles; replays: an existing directory, if replays are wanted.
     """
 
     missions: Sequence[Mission]
     policies: Sequence[PolicySource]
     max_action_time_ms: int
     time_limit_seconds: float
-    requirements: Sequence[Path] = ()
     fast: bool = False
+    isolated: bool = False
     replays: Path | None = None
 
     def replay(self, episode: int) -> Path | None:
@@ -147,17 +148,24 @@ class Table:
 @contextlib.contextmanager
 def laid(setting: Setting) -> Iterator[Table]:
     """The table of an evaluation; users' code, and the packages that it needs, are on the import path while it stands.
+    What plays in a sandbox is on no path here.
 
     Raises:
         Unplayable: code or packages cannot be used together.
     """
     with contextlib.ExitStack() as stack:
+        policies = list(setting.policies)
+        if apart := [number for number, policy in enumerate(policies) if setting.isolated or policy.bundle]:
+            sandbox = stack.enter_context(Sandbox(setting.time_limit_seconds, scratch=Path.cwd()))
+            for number in apart:
+                policies[number] = dataclasses.replace(policies[number], elsewhere=sandbox)
+        here = [policy for policy in policies if policy.elsewhere is None]
         try:
-            stack.enter_context(on_path(*(policy.code for policy in setting.policies if policy.code)))
-            stack.enter_context(requirements_on_path(*setting.requirements))
+            stack.enter_context(on_path(*(policy.code for policy in here if policy.code)))
+            stack.enter_context(requirements_on_path(*(policy.requirements for policy in here if policy.requirements)))
         except ImportError as error:
             raise Unplayable("POLICY_INVALID", last_line(error)) from error
-        yield Table(setting)
+        yield Table(dataclasses.replace(setting, policies=policies))
 
 
 def _with_forfeit(forfeits: Mapping[int, Failure], failure: PolicyFailure, plan: EpisodePlan) -> dict[int, Failure]:

@@ -78,6 +78,11 @@ def at_work(policy: int, seat: int | None, stage: Stage) -> Iterator[None]:
     marked[WHO] = NOBODY
 
 
+def goes_on() -> None:
+    """The call at work waits for something that has a limit of its own: who watches it is to wait anew."""
+    _cells[SINCE] = time.perf_counter_ns()
+
+
 @contextmanager
 def playing(episode: int) -> Iterator[None]:
     """Says that this episode, and no other, is played. What happens outside concerns several episodes or none."""

@@ -24,6 +24,8 @@ def mission_of(message: MissionMessage, file: Path | None) -> Mission:
     )
 
 
-def policy_of(message: PolicyClass, weights: Path | None, code: Path | None) -> PolicySource:
-    """The policy that a message names; its weights and its unpacked code lie where the arguments say."""
-    return PolicySource(class_path=message.class_path, arguments=scalars(message.arguments), weights=weights, code=code)
+def policy_of(
+    message: PolicyClass, weights: Path | None, code: Path | None, requirements: Path | None = None
+) -> PolicySource:
+    """The policy that a message names; its weights and its unpacked archives lie where the arguments say."""
+    return PolicySource(message.class_path, scalars(message.arguments), weights, code, requirements)

@@ -33,6 +33,7 @@ from mettagrid.simulator import Action, AgentObservation, Simulation
 from daf_cogames import sandbox_messages as messages
 from daf_cogames.confinement import Enforced
 from daf_cogames.failures import CRASHED, FAILED, FLOODED, HUNG, PolicyEnded
+from daf_cogames.marks import goes_on
 from daf_cogames.observations import encoded
 from daf_cogames.player_output import FLOOD_BYTES, KEPT_BYTES
 from daf_cogames.policies import Bundle, LoaderError, PolicyElsewhere, PolicyError, PolicySource
@@ -45,7 +46,11 @@ MEMORY_BYTES = 8 << 30
 """That a policy may take."""
 
 _START_SECONDS = 300.0
+_LOOK_SECONDS = 0.1
 """For what does not run foreign code: the imports of the warm process, on a machine that is busy."""
+
+# How often who watches this process hears that a wait goes on, within the time for which it would wait itself.
+_SIGNS_OF_LIFE = 10
 
 # Of the worker's environment: how many threads a library takes changes the last bits of sums.
 _PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH")
@@ -56,14 +61,19 @@ logger = logging.getLogger(__name__)
 class Sandbox:
     """Processes for policies, and the warm process that they are forked from, which is started when first needed."""
 
-    def __init__(self, time_limit_seconds: float, memory_bytes: int = MEMORY_BYTES) -> None:
-        """Limits for each policy: for loading it, for its set-up, and for each call; and for the memory it takes."""
-        self._time_limit, self._memory_bytes = time_limit_seconds, memory_bytes
+    def __init__(
+        self, time_limit_seconds: float, memory_bytes: int = MEMORY_BYTES, scratch: Path | None = None
+    ) -> None:
+        """Limits for each policy: for loading it, for its set-up, and for each call; and for the memory it takes.
+
+        scratch: where the directory goes in which policies write, if they have none in memory.
+        """
+        self._time_limit, self._memory_bytes, self._scratch = time_limit_seconds, memory_bytes, scratch
         self._warm: _WarmProcess | None = None
         self._set_up: dict[Path, Path | PolicyEnded] = {}
 
     def __enter__(self) -> Self:
-        self._warm = _WarmProcess()  # it is ready by the time that it is needed
+        self._warm = _WarmProcess(self._scratch)  # it is ready by the time that it is needed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,7 +141,7 @@ class Sandbox:
 
     def _started(self) -> _WarmProcess:
         if self._warm is None or not self._warm.alive:
-            self._warm = _WarmProcess()
+            self._warm = _WarmProcess(self._scratch)
             self._set_up.clear()
         return self._warm
 
@@ -278,9 +288,12 @@ class _PolicyProcess:
         unsent = memoryview(request)
         self._poll.register(self._channel, select.POLLIN | select.POLLOUT)
         while True:
-            ready = self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            left = deadline - time.monotonic()
+            ready = self._poll.poll(max(0.0, min(left, limit / _SIGNS_OF_LIFE)) * 1000)
             if not ready:
-                self._give_up(HUNG, f"{doing} takes longer than {limit:g} s")
+                if left <= 0:
+                    self._give_up(HUNG, f"{doing} takes longer than {limit:g} s")
+                goes_on()
             for descriptor, events in ready:
                 if descriptor == self._output:
                     self._pass_on()
@@ -362,10 +375,10 @@ class _Said(Exception):
 class _WarmProcess:
     """The process that the policies' are forked from; see `daf_cogames.sandbox_child`."""
 
-    def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="daf-sandbox-")
+    def __init__(self, scratch: Path | None) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="sandbox-", dir=scratch)
         self._control, far = socket.socketpair()
-        self._control.settimeout(_START_SECONDS)
+        self._control.settimeout(_LOOK_SECONDS)
         self._unread = b""
         self._ended: list[int] = []
         self._enforced: Enforced | None = None
@@ -426,9 +439,15 @@ class _WarmProcess:
         return self._answer()
 
     def _answer(self) -> dict[str, Any]:
+        deadline = time.monotonic() + _START_SECONDS
         while b"\n" not in self._unread:
+            goes_on()
             try:
                 data = self._control.recv(1 << 16)
+            except TimeoutError as error:
+                if time.monotonic() > deadline:
+                    self._fail(error)
+                continue
             except OSError as error:
                 self._fail(error)
             if not data:
