@@ -132,7 +132,7 @@ def evaluate(
             return
         evaluation = follow(client, evaluation.name, quiet=json or csv)
         result = read_result(client, evaluation.name, measured)
-        saved = bring_replays(client, evaluation, replays) if replays is not None else []
+        saved = bring_replays(client, evaluation, replays) if replays is not None else None
     show_result(result, saved, latency=latency, json=json, csv=csv)
     if evaluation.state in (evaluation_pb2.EVALUATION_STATE_FAILED, evaluation_pb2.EVALUATION_STATE_CANCELLED):
         notice(f"{evaluation.name} {evaluation_state(evaluation)}: {evaluation.failure.message or 'without a reason'}")
