@@ -23,7 +23,8 @@ import struct
 import sys
 import threading
 import traceback
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 from daf_cogames import marks, player
 from daf_cogames.decoding import is_exact
@@ -38,10 +39,10 @@ _SECRETS = ("DAF_TOKEN", "DAF_WORKER_ADDRESS")
 
 
 class Mother:
-    """The supervisor's side."""
+    """The supervisor's side. As a context, the mother ends with it."""
 
-    def __init__(self, connection: socket.socket, cells: memoryview[int]) -> None:
-        self._connection = connection
+    def __init__(self, pid: int, connection: socket.socket, cells: memoryview[int]) -> None:
+        self._pid, self._connection = pid, connection
         self.cells = cells
         """The marks of whoever plays."""
 
@@ -56,10 +57,20 @@ class Mother:
         ours, hers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sys.stdout.flush()
         sys.stderr.flush()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             _become_mother(hers)
         hers.close()
-        return cls(ours, cells)
+        return cls(pid, ours, cells)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+        os.waitpid(self._pid, 0)
 
     def fork(self, connection: socket.socket, output: int) -> int:
         """A new player, which serves this connection and prints to this descriptor: its process id.
@@ -74,10 +85,6 @@ class Mother:
         """Waits for the player's end; its exit code, negative for the signal that ended it."""
         self._connection.send(_REAP)
         return self._number()
-
-    def close(self) -> None:
-        """Lets the mother end."""
-        self._connection.close()
 
     def _number(self) -> int:
         data = self._connection.recv(_NUMBER.size)

@@ -48,11 +48,11 @@ def main(argv: list[str] | None = None) -> int:
         return launch(_train)
     from daf_cogames.mother import Mother
 
-    mother = Mother.start()
-    # What it imports starts threads: after the fork.
-    from daf_cogames.evaluation_worker import run as evaluate
+    with Mother.start() as mother:
+        # What it imports starts threads: after the fork.
+        from daf_cogames.evaluation_worker import run as evaluate
 
-    return evaluate(os.environ, _terminating(), mother)
+        return evaluate(os.environ, _terminating(), mother)
 
 
 def _train() -> int:

@@ -24,9 +24,9 @@ MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=10)
 
 
 def main() -> None:
-    mother = Mother.start()
-    for line in sys.stdin:
-        say({"done": play(mother, json.loads(line))})
+    with Mother.start() as mother:
+        for line in sys.stdin:
+            say({"done": play(mother, json.loads(line))})
 
 
 def play(mother: Mother, task: dict[str, Any]) -> dict[str, Any]:

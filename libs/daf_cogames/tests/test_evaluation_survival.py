@@ -72,6 +72,13 @@ async def test_a_policy_that_hangs_forfeits_after_the_limit_of_its_evaluation(st
     ]
 
 
+async def test_who_plays_does_not_have_the_workers_token(stack: Stack) -> None:
+    await stack.create("curious", policies=[await hostile(stack, "tell_secret")], workers=1, episodes=1)
+    await stack.ended("curious")
+    (episode,) = await stack.episodes("curious")
+    assert episode.forfeits[0].message.endswith("the token is None")
+
+
 async def test_how_long_steps_took_comes_with_an_episode(stack: Stack) -> None:
     await stack.create("timed", policies=[policy("starter"), policy("noop")], workers=1, episodes=1)
     await stack.ended("timed")

@@ -63,8 +63,9 @@ class Program:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     started = Program(tmp_path_factory.mktemp("supervised") / "errors")
     yield started
-    started.process.kill()
-    started.process.wait()
+    assert started.process.stdin is not None
+    started.process.stdin.close()
+    assert started.process.wait(timeout=30) == 0
 
 
 def policy(class_path: str, **arguments: Any) -> dict[str, Any]:
@@ -146,6 +147,16 @@ def test_an_episode_that_ends_its_process_with_nobody_at_work_cannot_be_played(p
     reason, message = program.play(STARTER, hostile("exit_unmarked"))["unplayable"]
     assert reason == "CRASHED"
     assert message == "episode 0 with seed 100 cannot be played: its process ended with exit code 0"
+
+
+@pytest.mark.parametrize("deed", ["kill_itself", "swallow_everything"])
+def test_blame_is_exact_where_episodes_advance_together(program: Program, deed: str) -> None:
+    raising, ending = (
+        program.play(policy("lstm"), hostile(how, at=5, seat=3), episodes=3, limit=STRICT)["episodes"]
+        for how in ("raise_error", deed)
+    )
+    assert [episode["digest"] for episode in ending] == [episode["digest"] for episode in raising]
+    assert all("failed to step in seat 3: " in episode["forfeits"][0][2] for episode in ending)
 
 
 def test_two_policies_that_end_the_process_both_forfeit(program: Program) -> None:

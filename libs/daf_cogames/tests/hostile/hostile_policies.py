@@ -110,9 +110,8 @@ def kill_itself():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def close_everything():
-    os.closerange(3, 1000)
-    return NOOP
+def tell_secret():
+    raise RuntimeError(f"the token is {os.environ.get('DAF_TOKEN')}")
 
 
 def flood():
