@@ -10,7 +10,8 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from daf_statistics.aggregation import Aggregation
 from daf_statistics.design import count_of
@@ -23,9 +24,8 @@ _ROUNDING = 1e-12  # of the largest term: less is no variation
 type Interval = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class TeamEpisode:
-    """One episode of a team."""
+class TeamEpisode(NamedTuple):
+    """One episode of a team. It is a plain tuple because there may be hundreds of thousands."""
 
     mission: str
     seed: int
@@ -46,11 +46,10 @@ class TeamEpisode:
 
     def seats_of(self, policy: int) -> int:
         """How many of the seats a policy has."""
-        return dict(self.seats).get(policy, 0)
+        return next((count for number, count in self.seats if number == policy), 0)
 
 
-@dataclass(frozen=True, slots=True)
-class SeedValue:
+class SeedValue(NamedTuple):
     """What a kind of team did on one seed."""
 
     value: float
@@ -60,28 +59,23 @@ class SeedValue:
 
 def team_episode(measured: Measured, aggregation: Aggregation = Aggregation.MEAN) -> TeamEpisode:
     """What an episode says of its team. As for samples, no value counts of seats with a reward that is not finite."""
-    outcome, of_seats = measured
+    outcome, measures = measured
+    seats, rewards = outcome.seats, outcome.rewards
+    aggregate = aggregation.function
 
-    def value(seats: Sequence[int]) -> float | None:
-        taken = [of_seats] if isinstance(of_seats, float) else [of_seats[seat] for seat in seats]
-        finite = all_finite([outcome.rewards[seat] for seat in seats]) and all_finite(taken)
-        return aggregation.function(taken) if finite else None
+    def value(own: Sequence[int]) -> float | None:
+        taken = [measures] if isinstance(measures, float) else [measures[seat] for seat in own]
+        finite = all_finite(taken) and (measures is rewards or all_finite([rewards[seat] for seat in own]))
+        return aggregate(taken) if finite else None
 
-    by_policy = dict(seats_by_policy(outcome.seats))
     values = {
         policy: of_policy
-        for policy, seats in by_policy.items()
-        if policy not in outcome.forfeits and (of_policy := value(seats)) is not None
+        for policy, own in seats_by_policy(seats)
+        if policy not in outcome.forfeits and (of_policy := value(own)) is not None
     }
-    return TeamEpisode(
-        outcome.mission,
-        outcome.seed,
-        tuple(sorted((policy, len(seats)) for policy, seats in by_policy.items())),
-        values,
-        value(range(len(outcome.seats))) if len(values) == len(by_policy) else None,
-        outcome.copy_key,
-        outcome.approximate,
-    )
+    counts = _seat_counts(seats)
+    team_value = value(range(len(seats))) if len(values) == len(counts) else None
+    return TeamEpisode(outcome.mission, outcome.seed, counts, values, team_value, outcome.copy_key, outcome.approximate)
 
 
 def by_mission(played: Iterable[TeamEpisode]) -> dict[str, list[TeamEpisode]]:
@@ -114,14 +108,11 @@ def distinct(played: Iterable[TeamEpisode]) -> list[TeamEpisode]:
 
 def by_seed(played: Iterable[TeamEpisode], value: Callable[[TeamEpisode], float | None]) -> dict[int, SeedValue]:
     """A value by seed, over the episodes that have it: their mean where a seed has several."""
-    found: dict[int, list[tuple[float, bytes]]] = defaultdict(list)
+    found: dict[int, list[tuple[float, bytes]]] = {}
     for episode in played:
         if (of_episode := value(episode)) is not None:
-            found[episode.seed].append((of_episode, episode.copy_key))
-    return {
-        seed: SeedValue(math.fsum(one for one, _ in several) / len(several), tuple(key for _, key in several))
-        for seed, several in found.items()
-    }
+            found.setdefault(episode.seed, []).append((of_episode, episode.copy_key))
+    return {seed: _seed_value(several) for seed, several in found.items()}
 
 
 def shared_seeds(teams: Sequence[Mapping[int, SeedValue]]) -> list[int]:
@@ -160,6 +151,18 @@ def team_warnings(played: Sequence[TeamEpisode]) -> Iterator[str]:
         yield "Episodes are approximate: played in batches, they are not to the bit those that CoGames would play"
 
 
+def _seed_value(episodes: Sequence[tuple[float, bytes]]) -> SeedValue:
+    if len(episodes) == 1:
+        return SeedValue(episodes[0][0], (episodes[0][1],))
+    return SeedValue(math.fsum(value for value, _ in episodes) / len(episodes), tuple(key for _, key in episodes))
+
+
+@lru_cache(maxsize=1000)
+def _seat_counts(seats: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted((policy, len(own)) for policy, own in seats_by_policy(seats)))
+
+
+@lru_cache(maxsize=100)
 def _fields(mission: str) -> dict[str, object]:
     """What a mission's text says, which is JSON for what DAF has played; empty otherwise."""
     try:
