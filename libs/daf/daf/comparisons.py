@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -14,7 +15,8 @@ from daf.follow_runs import follow_evaluation
 from daf.references import PolicyConfig
 from daf.resources import Resources
 from daf.run_ids import new_id
-from daf_common.errors import DafError, InvalidArgument
+from daf.trained_maps import trained_maps_problems
+from daf_common.errors import DafError, FailedPrecondition, InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
@@ -76,15 +78,29 @@ class PolicyComparison:
         self.design = design_of(config, self.spec)
 
     def plan(self) -> PlanComparisonResponse:
-        """What the design needs.
+        """What the design needs; among its warnings those of policies that may have been trained on these maps.
 
         Raises:
-            FailedPrecondition: it is strict, and the planned episodes cannot reach its alpha.
+            FailedPrecondition: it is strict, and the planned episodes cannot reach its alpha, or a policy may have been
+                trained on their maps.
         """
         request = PlanComparisonRequest(
             design=self.design, policies=len(self.spec.policies), missions=len(self.spec.missions)
         )
-        return self._client.comparison.PlanComparison(request)
+        plan = self._client.comparison.PlanComparison(request)
+        plan.warnings.extend(self.check_maps())
+        return plan
+
+    def check_maps(self) -> list[str]:
+        """Which policies may have been trained on these maps, as sentences.
+
+        Raises:
+            FailedPrecondition: the design is strict, and one may have been.
+        """
+        problems = trained_maps_problems(self._client, self.spec)
+        if problems and self.design.strict:
+            raise FailedPrecondition(" ".join(problems), reason="TRAINED_MAPS")
+        return problems
 
     def start(self) -> Evaluation:
         """Creates the evaluation.
@@ -129,9 +145,20 @@ def play_and_compare(
 ) -> Comparison:
     """Plays and compares, in one look. Raises as the steps of `PolicyComparison`."""
     comparison = PolicyComparison(client, config, id)
-    if config.strict:
-        comparison.plan()
+    check(comparison)
     return comparison.compute(followed(client, comparison.start().name, on_change))
+
+
+def check(comparison: PolicyComparison) -> None:
+    """Checks a comparison before anything is played: warns of policies that may have been trained on its maps.
+
+    Raises:
+        FailedPrecondition: it is strict, and there is something wrong with it.
+    """
+    if comparison.design.strict:
+        comparison.plan()
+    for problem in comparison.check_maps():
+        warnings.warn(problem, UserWarning, stacklevel=4)
 
 
 def followed(client: Client, name: str, on_change: Callable[[Evaluation], None]) -> Evaluation:

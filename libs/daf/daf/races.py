@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from daf.client import Client
-from daf.comparisons import COMPARING_SECONDS, ComparisonFailed, PolicyComparison, followed, read_comparison
+from daf.comparisons import COMPARING_SECONDS, ComparisonFailed, PolicyComparison, check, followed, read_comparison
 from daf.config import DAFComparisonConfig
 from daf_common.errors import AlreadyExists, InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
@@ -40,13 +40,10 @@ class PolicyRace:
         if len(id) > MAX_ID:
             raise InvalidArgument.field("name", f"has {len(id)} characters; a race's has at most {MAX_ID}")
         self._client = client
-        self._all = PolicyComparison(client, config, id)
-        self.plan = self._all.plan
-
-    @property
-    def id(self) -> str:
+        self.comparison = PolicyComparison(client, config, id)
+        """What it is going to be, in one look; only to be planned and checked."""
+        self.id = self.comparison.id
         """Of the race, and of the comparison that it ends with."""
-        return self._all.id
 
     def run(
         self, follow: Callable[[str], Evaluation], on_look: Callable[[Comparison], None] = lambda _: None
@@ -61,7 +58,7 @@ class PolicyRace:
             ComparisonFailed: an evaluation failed or was cancelled.
             DafError: something is refused.
         """
-        racing: Sequence[int] = range(len(self._all.spec.policies))
+        racing: Sequence[int] = range(len(self.comparison.spec.policies))
         sources: list[list[EpisodeSource]] = [[] for _ in racing]
         look = 0
         while True:
@@ -71,7 +68,7 @@ class PolicyRace:
                 raise ComparisonFailed(evaluation)
             for number, policy in enumerate(racing):
                 sources[policy].append(EpisodeSource(evaluation=evaluation.name, policy=number))
-            if look == self._all.design.looks:
+            if look == self.comparison.design.looks:
                 return self._compare(self.id, evaluation, sources)
             comparison = self._compare(_look_id(self.id, look), evaluation, sources)
             if comparison.race.over:
@@ -80,7 +77,7 @@ class PolicyRace:
             racing = list(comparison.race.racing)
 
     def _start(self, look: int, racing: Sequence[int]) -> Evaluation:
-        spec = look_spec(self._all.spec, look, self._all.design.looks, racing)
+        spec = look_spec(self.comparison.spec, look, self.comparison.design.looks, racing)
         id = _look_id(self.id, look)
         try:
             request = CreateEvaluationRequest(request_id=f"race {id}", evaluation_id=id, spec=spec)
@@ -95,10 +92,10 @@ class PolicyRace:
         request = ComparePoliciesRequest(
             request_id=f"race {id} {evaluation.digest[:32]}",
             comparison_id=id,
-            design=self._all.design,
+            design=self.comparison.design,
             policies=[
                 PolicyEpisodes(sources=of_policy, label=policy.label)
-                for of_policy, policy in zip(sources, self._all.spec.policies, strict=True)
+                for of_policy, policy in zip(sources, self.comparison.spec.policies, strict=True)
             ],
         )
         try:
@@ -127,8 +124,7 @@ def play_race(
         id: of the race; the same one goes on with a race that was interrupted.
     """
     race = PolicyRace(client, config, id)
-    if config.strict:
-        race.plan()
+    check(race.comparison)
     return race.run(lambda name: followed(client, name, on_change), on_look)
 
 

@@ -20,9 +20,10 @@ from daf.references import (
     trainer_name,
 )
 
-EVALUATION_SEED = 1_000_000
-HELD_OUT_SEED = 2_000_000
-"""Far from each other and from the seeds of training, so that no map that was trained on is scored on."""
+EVALUATION_SEED = 3_000_000_000
+HELD_OUT_SEED = 4_000_000_000
+"""Far from each other, and beyond all seeds of training (see `daf_common.map_seeds`), so that no map that was trained
+on is scored on."""
 
 
 class TrainingSettings(Section):

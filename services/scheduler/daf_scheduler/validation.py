@@ -9,11 +9,13 @@ from daf_cogames.seating import SEED_LIMIT
 from daf_common import ids
 from daf_common.artifacts import check_artifact
 from daf_common.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unimplemented, Violation
+from daf_common.map_seeds import MAX_TRAINING_SEED, overlap, training_maps
 from daf_common.values import scalars
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
 from daf_protos.scheduler.v1 import sweep_pb2
+from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 from daf_scheduler import parameters
 from daf_scheduler.space import MAX_TRIALS, Parameters, Space, check_domain, check_grid, from_message
 
@@ -21,9 +23,9 @@ MAX_SPEC_BYTES = 256 << 10
 MAX_PARALLEL_TRIALS = 1000
 MAX_SWEEP_ID = 28
 """Children are called `{sweep}-t{trial}-r{rung}`, and trials are numbered up to a million."""
-MAX_TRAINING_SEED = 2**31 - 1
-"""NumPy and PuffeRL take no larger one."""
 MAX_EPISODES = 100_000
+_MOST_RANKS = 64
+"""And attempts, of which the maps are looked at."""
 MAX_BASELINES = 15
 """With the best trial, as many policies as one comparison holds."""
 
@@ -141,6 +143,7 @@ def _check_evaluations(spec: sweep_pb2.SweepSpec) -> Iterator[Violation]:
     plans = {"spec.evaluation": spec.evaluation}
     if spec.HasField("held_out"):
         plans["spec.held_out"] = spec.held_out
+    trained = _trained_maps(spec.training)
     for field, plan in plans.items():
         for index, mission in enumerate(plan.missions):
             yield from _check_mission(f"{field}.missions[{index}]", mission)
@@ -148,12 +151,25 @@ def _check_evaluations(spec: sweep_pb2.SweepSpec) -> Iterator[Violation]:
             yield Violation(f"{field}.episodes", f"must be 1 to {MAX_EPISODES}, not {plan.episodes}")
         if plan.seed < 0 or plan.seed + plan.episodes > SEED_LIMIT:
             yield Violation(f"{field}.seed", "the seeds of all episodes must lie between 0 and 2^32 - 1")
-        if plan.seed <= spec.training.seed < plan.seed + plan.episodes:
-            yield Violation(f"{field}.seed", f"the seed of training, {spec.training.seed}, is one of these episodes'")
+        if (shared := overlap(trained, [range(plan.seed, plan.seed + plan.episodes)])) is not None:
+            message = f"training plays the map of seed {shared.start}, which is one of these episodes': choose another"
+            yield Violation(f"{field}.seed", message)
     if spec.HasField("held_out") and _overlap(spec.evaluation, spec.held_out):
         end = spec.evaluation.seed + spec.evaluation.episodes - 1
         message = f"shares seeds with the evaluation, which has {spec.evaluation.seed} to {end}: choose another"
         yield Violation("spec.held_out.seed", message)
+
+
+def _trained_maps(training: TrainingSpec) -> list[range]:
+    """Seeds of maps that every trial surely trains on."""
+    if not 0 <= training.seed <= MAX_TRAINING_SEED or not any(not m.HasField("map_seed") for m in training.missions):
+        return []
+    return training_maps(
+        training.seed,
+        workers=min(max(1, training.workers), _MOST_RANKS),
+        attempts=min(1 + max(0, training.max_restarts), _MOST_RANKS),
+        environments=max(1, training.environments),
+    )
 
 
 def _overlap(one: sweep_pb2.EvaluationPlan, other: sweep_pb2.EvaluationPlan) -> bool:

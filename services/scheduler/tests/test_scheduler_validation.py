@@ -40,6 +40,14 @@ def set_field(path: str, value: Any) -> Callable[[S.SweepSpec], None]:
     return change
 
 
+def trained_with(**fields: int) -> Callable[[S.SweepSpec], None]:
+    def change(spec: S.SweepSpec) -> None:
+        for name, value in fields.items():
+            setattr(spec.training, name, value)
+
+    return change
+
+
 def large_grid(spec: S.SweepSpec) -> None:
     for name in ("gamma", "gae_lambda", "ent_coef"):
         spec.space[f"trainer.{name}"].interval.CopyFrom(S.Interval(minimum=0, maximum=1, step=0.01))
@@ -131,6 +139,21 @@ BAD: dict[str, tuple[Callable[[S.SweepSpec], Any], str, str]] = {
     "overlapping seeds": (set_field("held_out.seed", 1019), "spec.held_out.seed", "1000 to 1019"),
     "training seed among the held-out": (set_field("training.seed", 5029), "spec.held_out.seed", "training"),
     "training seed among the episodes": (set_field("training.seed", 1000), "spec.evaluation.seed", "training"),
+    "maps of an environment among the episodes": (
+        trained_with(seed=990, environments=16),
+        "spec.evaluation.seed",
+        "map of seed 1000",
+    ),
+    "maps of a worker among the episodes": (
+        trained_with(seed=2**31 - 999_003, workers=2),
+        "spec.evaluation.seed",
+        "map of seed 1000",
+    ),
+    "maps of a restart among the episodes": (
+        trained_with(seed=2**31 - 67_107_879, max_restarts=1),
+        "spec.evaluation.seed",
+        "map of seed 1000",
+    ),
     "no evaluation": (lambda s: s.ClearField("evaluation"), "spec.evaluation", "episodes"),
     "baselines without episodes": (lambda s: s.ClearField("held_out"), "spec.held_out", "baselines"),
     "no objective": (set_field("objective.metric", ""), "spec.objective.metric", "reward"),

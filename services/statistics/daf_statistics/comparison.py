@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from daf_statistics import aggregates
 from daf_statistics.design import Design, count_of
@@ -81,23 +82,25 @@ def compare(design: Design, players: Sequence[Player], race: Race | None = None)
     numbers = design.pairs(len(players))
     names = sorted({sample.conditions.mission for player in players for sample in player.samples})
     looks = {pair: min(map(race.looks_of, pair)) for pair in numbers} if race else {}
+    together = cache(_together)  # two policies are also all of them
 
-    def measured(among: Sequence[Player], pair: tuple[int, int], tests: int) -> PairMeasures:
-        blocks = played_together([among[number] for number in pair])
-        counted = distinct_blocks(blocks)
-        found = measure(design, pair, by_mission(counted), len(blocks) - len(counted), tests)
+    def measured(among: tuple[Player, ...], pair: tuple[int, int], tests: int) -> PairMeasures:
+        missions, copies = together(among[pair[0]], among[pair[1]])
+        found = measure(design, pair, missions, copies, tests)
         return at_look(found, looks[pair]) if race else found
 
-    pooled = _decide(design, players, [measured(players, pair, len(numbers)) for pair in numbers], race)
-    policies, thresholds = _policies(design, players)
+    pooled = _decide(design, players, [measured(tuple(players), pair, len(numbers)) for pair in numbers], race)
+    policies, thresholds = _policies(design, players, together)
     missions: list[MissionOutcome] = []
     if len(names) > 1:
-        there = {name: [_on(name, player) for player in players] for name in names}
+        there = {name: tuple(_on(name, player) for player in players) for name in names}
         tests = len(names) * len(numbers)
         family = [measured(there[name], pair, tests) for name in names for pair in numbers]
         decided = iter(_decide(design, players, family))
         for name in names:
-            missions.append(MissionOutcome(name, [next(decided) for _ in numbers], _policies(design, there[name])[0]))
+            missions.append(
+                MissionOutcome(name, [next(decided) for _ in numbers], _policies(design, there[name], together)[0])
+            )
     problem = "" if race and not _ran_out(race) else _problem(design, pooled)
     warnings = [f"{problem}."] if problem else []
     if not race and (on_one := _problem(design, [pair for mission in missions for pair in mission.pairs])):
@@ -110,6 +113,13 @@ def _on(mission: str, player: Player) -> Player:
     """A policy with its samples of one mission."""
     samples = [sample for sample in player.samples if sample.conditions.mission == mission]
     return replace(player, samples=samples, forfeits={mission: player.forfeits.get(mission, 0)})
+
+
+def _together(*players: Player) -> tuple[dict[str, list[Block]], int]:
+    """What policies did together, by mission and without copies, and how many copies there were."""
+    blocks = played_together(players)
+    counted = distinct_blocks(blocks)
+    return by_mission(counted), len(blocks) - len(counted)
 
 
 def _decide(
@@ -130,11 +140,13 @@ def _decide(
     return decided
 
 
-def _policies(design: Design, players: Sequence[Player]) -> tuple[list[PolicyOutcome], list[float]]:
+def _policies(
+    design: Design, players: Sequence[Player], together: Callable[..., tuple[dict[str, list[Block]], int]]
+) -> tuple[list[PolicyOutcome], list[float]]:
     """What each policy came to, and the thresholds of the profiles."""
     outcomes = [_alone(player) for player in players]
     playing = [number for number, player in enumerate(players) if player.samples]
-    missions = by_mission(distinct_blocks(played_together([players[number] for number in playing]))) if playing else {}
+    missions = together(*(players[number] for number in playing))[0] if playing else {}
     if not missions:
         return outcomes, []
     blocks = _values(missions)

@@ -18,7 +18,8 @@ from daf_protos.statistics.v1 import comparison_service_pb2 as pb
 from daf_protos.statistics.v1.comparison_pb2 import ComparedPolicy, Comparison
 from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServiceServicer
 from daf_statistics import comparison_messages, convert, plans, store
-from daf_statistics.comparison import compare
+from daf_statistics.collector import paused_collector
+from daf_statistics.comparison import ComparisonOutcome, compare
 from daf_statistics.design import Design
 from daf_statistics.races import RaceError, run_race
 from daf_statistics.samples import KnownStatistics, Player, Samples, UnknownMetricError, player
@@ -96,9 +97,7 @@ class ComparisonServicer(ComparisonServiceServicer):
         """The samples of all evaluations that the policies name."""
         evaluations = sorted({source.evaluation for policy in request.policies for source in policy.sources})
         try:
-            samples = await self._store.scan(
-                store.samples_of_several, evaluations, design.metric, self._known, design.aggregation
-            )
+            samples = await self._store.scan(_all_samples, evaluations, design.metric, self._known, design.aggregation)
         except UnknownMetricError as error:
             raise convert.unknown_metric(error, "design.metric") from None
         for evaluation in evaluations:
@@ -125,7 +124,7 @@ class ComparisonServicer(ComparisonServiceServicer):
     ) -> Comparison:
         id = names.new_id(request.comparison_id, "comparison", self._ids, "comparison_id")
         comparison_messages.check_size(design, players)
-        outcome = await asyncio.to_thread(compare, design, players, race)
+        outcome = await asyncio.to_thread(_compared, design, players, race)
         if request.design.strict and outcome.problem:
             raise FailedPrecondition(outcome.problem, reason="DESIGN_CANNOT_DECIDE")
         name, now = names.COMPARISON.format(id), self._clock.now()
@@ -141,6 +140,16 @@ class ComparisonServicer(ComparisonServiceServicer):
         if found is None:
             raise NotFound(f"there is no {name}")
         return found
+
+
+def _all_samples(tx: Transaction, *asked: Any) -> dict[str, Samples]:
+    with paused_collector():
+        return store.samples_of_several(tx, *asked)
+
+
+def _compared(design: Design, players: Sequence[Player], race: Race | None) -> ComparisonOutcome:
+    with paused_collector():
+        return compare(design, players, race)
 
 
 def _page(tx: Transaction, before: int | None, size: int) -> pb.ListComparisonsResponse:

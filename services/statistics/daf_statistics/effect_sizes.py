@@ -44,9 +44,9 @@ def pearson_correlation(first: Sequence[float], second: Sequence[float]) -> floa
     if len(first) < 2 or min(first) == max(first) or min(second) == max(second):
         return None
     means = math.fsum(first) / len(first), math.fsum(second) / len(second)
-    deviations = [(a - means[0], b - means[1]) for a, b in zip(first, second, strict=True)]
-    squares = math.fsum(a * a for a, _ in deviations), math.fsum(b * b for _, b in deviations)
-    product = math.fsum(a * b for a, b in deviations)
+    deviations = [value - means[0] for value in first], [value - means[1] for value in second]
+    squares = math.fsum([a * a for a in deviations[0]]), math.fsum([b * b for b in deviations[1]])
+    product = math.fsum([a * b for a, b in zip(*deviations, strict=True)])
     size = math.sqrt(squares[0]) * math.sqrt(squares[1])
     return max(-1.0, min(1.0, product / size)) if size else None
 

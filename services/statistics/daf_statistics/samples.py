@@ -67,7 +67,7 @@ class Samples:
     """Whether any episode is."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Player:
     """A policy with its samples of one metric."""
 
@@ -137,26 +137,26 @@ def read_samples(evaluation: str, played: Iterable[Measured], aggregation: Aggre
     samples = Samples(evaluation, {}, defaultdict(Counter), [], [], approximate=False)
     approximate, aggregate = False, aggregation.function
     for outcome, values in played:
-        samples.digests.append((outcome.scenario, outcome.episode, outcome.digest))
-        if outcome.latencies:
-            samples.latencies.append(outcome.latencies)
-        approximate = approximate or outcome.approximate
-        mission, rewards = outcome.mission, outcome.rewards
-        for policy in outcome.forfeits:
+        scenario, episode, digest, mission, seed, max_steps, seats, rewards, forfeits, key, approximated, times = (
+            outcome
+        )
+        samples.digests.append((scenario, episode, digest))
+        if times:
+            samples.latencies.append(times)
+        approximate = approximate or approximated
+        for policy in forfeits:
             samples.forfeits[policy][mission] += 1
-        for policy, seats in episodes.seats_by_policy(outcome.seats):
+        for policy, own in episodes.seats_by_policy(seats):
             of_policy = samples.by_policy.setdefault(policy, [])
-            own = [rewards[seat] for seat in seats]
-            if policy in outcome.forfeits or not all_finite(own):
+            taken: Sequence[float] = rewards if len(own) == len(rewards) else [rewards[seat] for seat in own]
+            if policy in forfeits or not all_finite(taken):
                 continue
             if values is not rewards:
-                own = [values] if isinstance(values, float) else [values[seat] for seat in seats]
-                if not all_finite(own):
+                taken = [values] if isinstance(values, float) else [values[seat] for seat in own]
+                if not all_finite(taken):
                     continue
-            conditions = Conditions(mission, outcome.seed, outcome.max_steps, len(outcome.seats), seats)
-            of_policy.append(
-                Sample(outcome.scenario, outcome.episode, conditions, aggregate(own), outcome.copy_key, evaluation)
-            )
+            conditions = Conditions(mission, seed, max_steps, len(seats), own)
+            of_policy.append(Sample(scenario, episode, conditions, aggregate(taken), key, evaluation))
     return replace(samples, approximate=approximate)
 
 
@@ -226,17 +226,23 @@ def _in_one_team(players: Sequence[Player]) -> list[Block]:
     )
 
 
-def _by_conditions(samples: Iterable[Sample]) -> dict[tuple[Conditions, int], Sample]:
-    seen: Counter[Conditions] = Counter()
-    found = {}
+def _by_conditions(samples: Sequence[Sample]) -> Mapping[Conditions | tuple[Conditions, int], Sample]:
+    found: dict[Conditions | tuple[Conditions, int], Sample] = {sample.conditions: sample for sample in samples}
+    if len(found) == len(samples):
+        return found
+    found, seen = {}, Counter[Conditions]()
     for sample in samples:
-        found[sample.conditions, seen[sample.conditions]] = sample
+        again = seen[sample.conditions]
+        found[(sample.conditions, again) if again else sample.conditions] = sample
         seen[sample.conditions] += 1
     return found
 
 
-def _joined[K](players: Sequence[dict[K, Sample]]) -> list[Block]:
+def _joined[K](players: Sequence[Mapping[K, Sample]]) -> list[Block]:
     if not players:
         return []
-    shared = set(players[0]).intersection(*players[1:])
-    return [tuple([player[key] for player in players]) for key in players[0] if key in shared]
+    first, *others = players
+    if len(others) == 1:
+        return [(sample, others[0][key]) for key, sample in first.items() if key in others[0]]
+    shared = set(first).intersection(*others)
+    return [(sample, *(other[key] for other in others)) for key, sample in first.items() if key in shared]

@@ -17,6 +17,7 @@ from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceServicer
 from daf_statistics import convert, metric_messages, store
 from daf_statistics.aggregation import Aggregation
+from daf_statistics.collector import paused_collector
 from daf_statistics.curves import MAX_POINTS, Curve, curve, default_metrics
 from daf_statistics.latencies import added_up
 from daf_statistics.metrics import thinned
@@ -107,12 +108,17 @@ class StatisticsServicer(StatisticsServiceServicer):
             # Handing a few episodes to a thread would cost more than reading them.
             samples = await self._store.read(store.few_samples, *asked)
             if samples is None:
-                samples = await self._store.scan(store.samples, *asked)
+                samples = await self._store.scan(_all_samples, *asked)
         except UnknownMetricError as error:
             raise convert.unknown_metric(error, "metric.name") from None
         if not samples.digests:
             raise NotFound(f"no episodes of {evaluation} are recorded")
         return samples
+
+
+def _all_samples(tx: Transaction, *asked: Any) -> Samples:
+    with paused_collector():
+        return store.samples(tx, *asked)
 
 
 def _read_metrics(tx: Transaction, request: pb.ReadMetricsRequest) -> pb.ReadMetricsResponse:

@@ -48,7 +48,7 @@ def sign_flip_test(differences: Sequence[float], alpha: float = 0.05, tests: int
     if len(sizes) <= EXACT_PAIRS:
         return SignFlipTest(_exact(sizes, observed), "exact sign flips")
     if len(sizes) >= NORMAL_PAIRS:
-        squares = math.fsum(size**2 for size in sizes)
+        squares = math.fsum([size * size for size in sizes])
         return SignFlipTest(math.erfc(observed / math.sqrt(2 * squares)), "normal limit of sign flips")
     flips = random_flips(alpha, tests)
     return SignFlipTest(_random(differences, flips), f"{flips} random sign flips")
@@ -57,7 +57,7 @@ def sign_flip_test(differences: Sequence[float], alpha: float = 0.05, tests: int
 def sign_flip_bound(differences: Sequence[float]) -> float:
     """An upper bound of the exact two-sided p-value (Hoeffding, Probability inequalities for sums of bounded random
     variables, 1963, theorem 2)."""
-    squares = math.fsum(difference**2 for difference in differences)
+    squares = math.fsum([difference * difference for difference in differences])
     return min(1.0, 2 * math.exp(-(math.fsum(differences) ** 2) / (2 * squares))) if squares else 1.0
 
 

@@ -14,7 +14,8 @@ def standard_deviation(values: Sequence[float]) -> float | None:
     if min(values) == max(values):
         return 0.0  # whatever rounding would make of it
     mean = math.fsum(values) / count
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    deviations = [value - mean for value in values]
+    return math.sqrt(math.fsum([deviation * deviation for deviation in deviations]) / (count - 1))
 
 
 def standard_error(values: Sequence[float]) -> float | None:

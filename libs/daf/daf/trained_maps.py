@@ -1,0 +1,71 @@
+"""Policies that are to be scored on maps which they were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from daf.client import Client
+from daf_common import names
+from daf_common.errors import InvalidArgument, NotFound
+from daf_common.map_seeds import FIRST_UNTRAINED_SEED, overlap, training_maps, with_pinned
+from daf_protos.common.v1.mission_pb2 import Mission
+from daf_protos.common.v1.policy_pb2 import Policy
+from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
+from daf_protos.training.v1.training_job_pb2 import TrainingJob
+from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
+
+_ANCESTORS = 20
+"""Jobs that are looked at: each may have started from a checkpoint of another."""
+
+
+def trained_maps_problems(client: Client, spec: EvaluationSpec) -> list[str]:
+    """For every policy of an evaluation that may have been trained on its maps, a sentence that says so.
+
+    Only policies of training jobs that are still there can be judged.
+    """
+    end = spec.seed + spec.episodes
+    scored = with_pinned(map(_map_seed, spec.missions), [range(spec.seed, end)])
+    problems = []
+    for policy in spec.policies:
+        for job in _jobs(client, policy):
+            shared = overlap(maps_of_job(job), scored)
+            if shared is not None:
+                problems.append(
+                    f"{policy.label} may have been trained on these maps: seed {shared.start} is one of {job.name}, "
+                    f"and the episodes have {spec.seed} to {end - 1}. Choose a seed from {FIRST_UNTRAINED_SEED} on: no "
+                    "training has these."
+                )
+                break
+    return problems
+
+
+def maps_of_job(job: TrainingJob) -> list[range]:
+    """The seeds of all maps that a training job may have trained on."""
+    spec = job.spec
+    others = training_maps(
+        spec.seed,
+        workers=max(1, spec.workers, len(job.progress.workers)),
+        attempts=max(1, job.attempt),
+        environments=max(1, spec.environments),
+        agent_steps=max(spec.agent_steps, job.progress.total_agent_steps),
+        agents=min((max(1, mission.cogs) for mission in spec.missions), default=1),
+    )
+    return with_pinned(map(_map_seed, spec.missions), others)
+
+
+def _map_seed(mission: Mission) -> int | None:
+    return mission.map_seed if mission.HasField("map_seed") else None
+
+
+def _jobs(client: Client, policy: Policy) -> Iterator[TrainingJob]:
+    """The job that trained a policy, and those before it."""
+    checkpoint = policy.checkpoint.checkpoint
+    for _ in range(_ANCESTORS):
+        try:
+            id, _ = names.CHECKPOINT.parse(checkpoint)
+            request = GetTrainingJobRequest(name=names.TRAINING_JOB.format(id))
+            job = client.training.GetTrainingJob(request).training_job
+        except (InvalidArgument, NotFound):  # not from a job, or from one that is gone
+            return
+        yield job
+        checkpoint = job.spec.start.checkpoint
