@@ -121,7 +121,7 @@ def daf_cross_play(
 
     Args:
         policies: as for `daf_compare_policies`.
-        missions: as for `daf_compare_policies`.
+        missions: as for `daf_compare_with_vor`.
         episodes_per_mission: of each team.
         seed: of the first episode; the others follow, the same for all teams.
         metric: `reward`, or an agent's or the game's statistic; higher is better.

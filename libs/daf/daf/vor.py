@@ -118,7 +118,8 @@ def daf_compare_with_vor(
     Args:
         candidate: short name, class path, checkpoint (`job/NAME/checkpoints/best`), mapping, or CoGames' `PolicySpec`.
         pool: policies that it may replace, given alike.
-        missions: names, mappings such as `{"mission": ..., "cogs": 4}`, or pairs of a name and a `MettaGridConfig`.
+        missions: names, or mappings such as `{"mission": ..., "cogs": 4}`; not the user's own, of which the number of
+            seats is not known before they are played.
         episodes_per_mission: of each team; there is a team for every number of the candidate's seats, and one without.
         mode: `sampled` plays every episode on a map of its own, and values have intervals; `cogames` plays all on one,
             as `cogames pickup` does, and gives its values without intervals.

@@ -88,7 +88,10 @@ def compare(
     json: JsonFlag = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print one row a pair as CSV.")] = False,
 ) -> None:
-    """Let policies play the same episodes, each alone, and say which is better: pairs, interval and verdict."""
+    """Let policies play the same episodes, each alone, and say which is better: pairs, interval and verdict.
+
+    With --vor they play in one team instead, with --cross-play in teams of two.
+    """
     if json and csv:
         raise InvalidArgument.field("--csv", "and --json exclude each other")
     quiet = json or csv
