@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,14 @@ PLAYED = (
     *("-m", MISSION, "--variant", "credit", "--cogs", str(COGS), "--steps", str(STEPS)),
     *("--episodes", str(EPISODES), "--seed", str(SEED)),
 )
+
+BROKEN = """
+from mettagrid.policy.noop import NoopPolicy
+
+class BrokenPolicy(NoopPolicy):
+    def agent_policy(self, agent_id):
+        raise RuntimeError("no hands")
+"""
 
 
 class Pickup:
@@ -110,3 +119,20 @@ def test_cross_play_ranks_policies_by_their_teams(daf: Daf) -> None:
     assert [float(row["team_mean"]) for row in rows] == [cell["team_mean"] for cell in mission["cells"]]
     shown = daf("compare", "--cross-play", "evaluations/pairs", "--metric", "reward")
     assert "starter + noop" in shown
+
+
+def test_a_pool_that_cannot_play_leaves_no_baseline_and_says_why(daf: Daf) -> None:
+    (daf.home.parent / "broken.py").write_text(BROKEN)
+    mission = ("-m", MISSION, "--cogs", "2", "--steps", "10", "--episodes", "2")
+    played = ("-p", "starter", "-p", "broken.BrokenPolicy", "--code", "broken.py", *mission)
+
+    errors = daf("compare", "--vor", *played, "--name", "broken", code=1)
+
+    assert "forfeited: BrokenPolicy: failed to" in errors
+    assert "no hands" in errors
+    output, _ = daf.start("compare", "--vor", "evaluations/broken", "--json").communicate(timeout=60)
+    report = json.loads(output)["vor"]
+    (vor,) = report["missions"]
+    assert [(one["candidate_seats"], one["episodes"]) for one in vor["scenarios"]] == [(2, 2), (1, 0)]
+    assert (vor["replacement_mean"], vor["overall"]) == (None, None)
+    assert "4 of 6 episodes do not count: a policy forfeited, or a value is not finite." in report["warnings"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from daf_protos.statistics.v1 import scoring_service_pb2 as pb
 from daf_protos.statistics.v1.scoring_service_pb2_grpc import ScoringServiceServicer
 from daf_statistics import convert, scoring_messages, store
 from daf_statistics.aggregation import Aggregation
+from daf_statistics.collector import paused_collector
 from daf_statistics.cross_play import cross_play
 from daf_statistics.samples import KnownStatistics, UnknownMetricError
 from daf_statistics.scoring_messages import DEFAULT_CONFIDENCE, Request
@@ -38,19 +40,19 @@ class ScoringServicer(ScoringServiceServicer):
                 "candidate", f"{request.candidate} has no seat in any episode; there are {there}"
             )
         confidence = request.confidence or DEFAULT_CONFIDENCE
-        found = await asyncio.to_thread(value_over_replacement, played, request.candidate, confidence)
+        found = await asyncio.to_thread(_compute, value_over_replacement, played, request.candidate, confidence)
         return scoring_messages.vor_response(*found)
 
     async def ComputeWeightedScores(
         self, request: pb.ComputeWeightedScoresRequest, context: Call
     ) -> pb.ComputeWeightedScoresResponse:
         played = await self._played(request)
-        scores = await asyncio.to_thread(weighted_scores, played, request.confidence or DEFAULT_CONFIDENCE)
+        scores = await asyncio.to_thread(_compute, weighted_scores, played, request.confidence or DEFAULT_CONFIDENCE)
         return scoring_messages.weighted_response(scores)
 
     async def ComputeCrossPlay(self, request: pb.ComputeCrossPlayRequest, context: Call) -> pb.ComputeCrossPlayResponse:
         played = await self._played(request)
-        found = await asyncio.to_thread(cross_play, played, request.confidence or DEFAULT_CONFIDENCE)
+        found = await asyncio.to_thread(_compute, cross_play, played, request.confidence or DEFAULT_CONFIDENCE)
         return scoring_messages.cross_play_response(*found)
 
     async def _played(self, request: Request) -> list[TeamEpisode]:
@@ -67,4 +69,10 @@ class ScoringServicer(ScoringServiceServicer):
 def _read(
     tx: Transaction, evaluation: str, metric: str, known: KnownStatistics, aggregation: Aggregation
 ) -> list[TeamEpisode]:
-    return [team_episode(one, aggregation) for one in store.measured_episodes(tx, evaluation, metric, known)]
+    with paused_collector():
+        return [team_episode(one, aggregation) for one in store.measured_episodes(tx, evaluation, metric, known)]
+
+
+def _compute[**P, T](score: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with paused_collector():
+        return score(*args, **kwargs)
