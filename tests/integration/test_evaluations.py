@@ -22,6 +22,7 @@ from daf_common.errors import InvalidArgument, NotFound
 from daf_protos.evaluation.v1.evaluation_service_pb2 import ListEvaluationsRequest
 from tests.requests import MISSION
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "evaluation_config.yaml"
 ARENA = "cogsguard_arena.basic"
 TWO = ["-p", "starter", "-p", "noop", "-m", MISSION.name, "-m", ARENA, "--cogs", "3", "--steps", "10"]
 
@@ -146,6 +147,19 @@ def test_wrong_commands_say_what_is_wrong(
     assert not list(tmp_path.glob("*.csv*"))
 
 
+def test_evaluations_are_listed_cancelled_and_deleted(daf: Daf, client: Client) -> None:
+    daf("evaluate", *TWO, "--name", "short")
+    listed = daf("results", "list", "--limit", "1").stdout
+    assert " ".join(listed.split()[-9:]) == f"short succeeded 10 of 10 starter, noop {MISSION.name}, {ARENA}"
+    assert json.loads(daf("results", "list", "--limit", "2", "--json").stdout)["evaluations"][0]["done_episodes"] == 10
+    assert daf("results", "cancel", "short").stdout == "evaluations/short has ended: succeeded\n"
+    while (done := daf("results", "delete", "short")).returncode:
+        assert "still being stopped" in done.stderr
+    assert done.stdout == "evaluations/short is deleted\n"
+    assert "evaluations/short" not in evaluations(client)
+    assert daf("results", "delete", "short", "--yes").returncode == 4
+
+
 def test_an_evaluation_without_replays_says_so(daf: Daf, played: str, tmp_path: Path) -> None:
     done = daf("results", "replays", played, "here")
     assert "name no replays" in done.stderr
@@ -192,3 +206,9 @@ def test_an_export_that_fails_leaves_the_file_that_was_there(client: Client, tmp
     with pytest.raises(InvalidArgument, match="name a file"):
         daf_export_evaluation("evaluations/nothing", client=client)
     assert (tmp_path / "e.csv").read_text() == "before"
+
+
+def test_the_example_is_played(daf: Daf) -> None:
+    document = json.loads(daf("evaluate", str(EXAMPLE), "--steps", "10", "--episodes", "1", "--json").stdout)
+    assert document["evaluation"]["total_episodes"] == 3 + 3
+    assert {part["team"] for part in document["teams"]} >= {"4 starter", "2 starter, 2 random", "2 random, 2 idle"}

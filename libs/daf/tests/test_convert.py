@@ -26,6 +26,7 @@ from daf.user_code import UserCode
 from daf_common.errors import InvalidArgument, Unimplemented
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClass
+from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_protos.scheduler.v1.sweep_pb2 import SweepSpec
@@ -290,6 +291,15 @@ def test_a_strategy_without_a_word_says_so() -> None:
 
     with pytest.raises(Unimplemented, match="custom"):
         sweep_config(spec)
+
+
+@pytest.mark.parametrize("team", ["mixed", "solo", "pickup", "pairs"])
+def test_every_kind_of_team_comes_back(team: str) -> None:
+    asked = {"policies": ["random", "noop"], "missions": ["alpha"], "team": team, "time_limit_seconds": 2.5}
+    config = DAFEvaluationConfig.model_validate(asked)
+    spec = evaluation_spec(config, NothingToResolve())
+    assert spec.team == evaluation_pb2.Team.Value(f"TEAM_{team.upper()}")
+    assert evaluation_config(spec).model_dump(include={*asked}) == config.model_dump(include={*asked})
 
 
 def test_an_evaluations_missing_weights_are_named() -> None:

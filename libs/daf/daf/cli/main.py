@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "policies": ("daf.cli.catalog:policies", "List policies and their hyperparameters."),
     "train": ("daf.cli.train:train", "Train a policy."),
     "evaluate": ("daf.cli.evaluate:evaluate", "Let policies play and summarize how they did."),
-    "results": ("daf.cli.results:app", "Show and export what evaluations came to."),
+    "results": ("daf.cli.results:app", "List evaluations, show and export what they came to."),
     "compare": ("daf.cli.compare:compare", "Let policies play the same seeds and say which is better."),
     "sweep": ("daf.cli.sweep:app", "Search over hyperparameters."),
     "job": ("daf.cli.job:app", "Look after training jobs."),

@@ -1,31 +1,43 @@
-"""`daf results`: what evaluations came to."""
+"""`daf results`: evaluations and what they came to."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
+from rich.table import Column
 
 from daf import document_config
+from daf.cli.evaluation_display import evaluation_state
 from daf.cli.session import JsonFlag, notice, open_client, print_json, resource_name
-from daf.client import Client
+from daf.client import Client, all_pages
 from daf.convert.metrics import metric_message
 from daf.episode_export import FORMATS, daf_export_evaluation
 from daf.episode_rows import Shape
-from daf.evaluation_results import EvaluationResult, read_result
+from daf.evaluation_results import EvaluationResult, mission_names, read_result
 from daf.evaluations import read_evaluation
+from daf.follow_runs import EVALUATION_ENDED
+from daf.render import state_text
 from daf.render_evaluation import print_evaluation, write_csv
 from daf.replays import save_replays
+from daf.tables import print_table, table
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
+from daf_protos.evaluation.v1.evaluation_service_pb2 import (
+    CancelEvaluationRequest,
+    DeleteEvaluationRequest,
+    ListEvaluationsRequest,
+)
 
 app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
-    help="Show and export what evaluations came to.",
+    help="List evaluations, show and export what they came to.",
 )
 
 Name = Annotated[str, typer.Argument(help="The evaluation, by its id or its name evaluations/ID.")]
@@ -35,6 +47,38 @@ Aggregation = Annotated[
 ]
 Latency = Annotated[bool, typer.Option("--latency", help="Show how long the policies' steps took.")]
 CsvFlag = Annotated[bool, typer.Option("--csv", help="Print one row a policy, and mission, as CSV.")]
+
+
+@app.command("list")
+def list_(
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """List evaluations, newest first."""
+
+    def read(token: str) -> tuple[list[Evaluation], str]:
+        request = ListEvaluationsRequest(page_token=token, page_size=min(limit, 100))
+        answer = client.evaluation.ListEvaluations(request)
+        return list(answer.evaluations), answer.next_page_token
+
+    with open_client() as client:
+        found = list(islice(all_pages(read), limit))
+    if json:
+        print_json({"evaluations": found})
+        return
+    if not found:
+        print("There are no evaluations yet: start one with `daf evaluate`.")
+        return
+    rows = table("evaluation", "state", "episodes", Column("policies"), Column("missions"))
+    for evaluation in found:
+        rows.add_row(
+            evaluation.name.partition("/")[2],
+            state_text(evaluation_state(evaluation)),
+            f"{evaluation.done_episodes:,} of {evaluation.total_episodes:,}",
+            ", ".join(policy.label for policy in evaluation.spec.policies),
+            ", ".join(mission_names(evaluation.spec)),
+        )
+    print_table(rows)
 
 
 @app.command()
@@ -96,6 +140,40 @@ def replays(
         print_json({"evaluation": evaluation.name, "replays": saved})
     else:
         _print_replays(saved)
+
+
+@app.command()
+def cancel(name: Name, json: JsonFlag = False) -> None:
+    """Ask an evaluation to stop; the episodes that were played stay."""
+    with open_client() as client:
+        request = CancelEvaluationRequest(name=resource_name("evaluations", name))
+        evaluation = client.evaluation.CancelEvaluation(request).evaluation
+    if json:
+        print_json({"evaluation": evaluation})
+    else:
+        over = evaluation.state in EVALUATION_ENDED
+        print(f"{evaluation.name} " + (f"has ended: {evaluation_state(evaluation)}" if over else "is being cancelled"))
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Delete an evaluation that has ended, with its episodes, replays and logs."""
+    full = resource_name("evaluations", name)
+    with open_client() as client:
+        if not yes and sys.stdin.isatty():
+            read_evaluation(client, full)  # one that is not there is an error, not a question
+            if not typer.confirm(f"Delete {full} with its episodes, replays and logs?"):
+                notice("nothing was deleted")
+                raise typer.Exit(1)
+        client.evaluation.DeleteEvaluation(DeleteEvaluationRequest(name=full))
+    if json:
+        print_json({"deleted": full})
+    else:
+        print(f"{full} is deleted")
 
 
 def bring_replays(client: Client, evaluation: Evaluation, directory: Path) -> list[str]:
