@@ -113,6 +113,18 @@ def test_an_unknown_metric_is_refused_before_anything_is_played(daf: Daf, client
     assert evaluations(client) == before
 
 
+def test_episodes_on_maps_of_the_training_are_warned_of(daf: Daf) -> None:
+    arguments = ["-m", MISSION.name, "--cogs", "4", "--max-steps", "10"]
+    assert daf("train", "-p", "lstm", *arguments, "--steps", "100", "--seed", "42", "--name", "trained").returncode == 0
+    play = ["evaluate", "-p", "job/trained/checkpoints/latest", "-m", MISSION.name, "--cogs", "4", "--episodes", "2"]
+
+    warned = daf(*play, "--seed", "41")
+
+    assert warned.returncode == 0
+    assert "may have been trained on these maps: seed 42 is one of trainingJobs/trained" in warned.stderr
+    assert "trained on these maps" not in daf(*play).stderr
+
+
 def test_what_is_detached_says_how_its_result_is_found(daf: Daf) -> None:
     done = daf("evaluate", *TWO, "--name", "left", "--detach", "--replays", "here")
     assert done.returncode == 0

@@ -29,6 +29,7 @@ from daf.follow_runs import follow_evaluation
 from daf.missions import check_set, is_file
 from daf.references import proportion_of
 from daf.run_ids import new_id
+from daf.trained_maps import trained_maps_problems
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
@@ -127,6 +128,8 @@ def evaluate(
     with open_client() as client:
         _check_metric(client, config, measured)
         evaluation = create_evaluation(client, config, name or new_id(config.name))
+        for problem in trained_maps_problems(client, evaluation.spec):
+            notice(problem)
         if detach:
             _say_started(evaluation, replays, json)
             return
