@@ -147,7 +147,8 @@ class PolicyConfig(Section):
     checkpoint: str | None = None
     """`trainingJobs/NAME/checkpoints/UPDATE` (or `latest`, or `best`), or `sweeps/NAME/trials/NUMBER`; its policy is
     known."""
-    bundle: StoredArtifact | None = None
+    bundle: str | StoredArtifact | None = None
+    """A CoGames submission bundle, as `cogames create-bundle` makes it: a file `*.zip`."""
     version: str | None = None
     """`policyPackages/NAME/versions/VERSION`."""
 
@@ -222,6 +223,8 @@ def parse_policy(text: str) -> PolicyConfig:
     - `random`, `lstm`: a short name, as `daf policies` lists it;
     - `my_module.MyPolicy`: a class path;
     - `class=X,data=F,kw.k=v`: CoGames' own syntax: class, file of weights, constructor arguments;
+    - `PATH.zip`: a submission bundle;
+    - `policyPackages/NAME/versions/VERSION`: a bundle that was packaged;
     - `job/NAME/checkpoints/best`, `.../latest` or `.../UPDATE`: what a training job saved;
     - `sweeps/NAME/trials/NUMBER`: what a trial trained.
 
@@ -239,6 +242,8 @@ def policy_fields(text: str) -> dict[str, Any]:
         return {"checkpoint": f"sweeps/{match[1]}/trials/{match[2]}"}
     if text.startswith("policyPackages/"):
         return {"version": text}
+    if text.endswith(".zip") and not text.startswith("class="):
+        return {"bundle": text}
     if "=" in text:
         return _from_pairs(text)
     if not _PLAIN.fullmatch(text):

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from packaging.requirements import Requirement
 
@@ -17,10 +18,12 @@ from daf.missions import OwnMission
 from daf.parameters import Parameters
 from daf.requirements import Runner
 from daf.user_code import MEDIA_TYPE, UserCode
+from daf_common.bundles import check_bundle
 from daf_common.errors import FailedPrecondition, NotFound, Unimplemented
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
+from daf_protos.deployment.v1.deployment_service_pb2 import GetPolicyVersionRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2 import GetTrialRequest
 from daf_protos.training.v1.catalog_service_pb2 import (
     GetRunnerRequest,
@@ -35,6 +38,7 @@ from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
 _CHUNK_BYTES = 1 << 20
 _OWNER = "deployment"  # the service that stores what users upload
 _WEIGHTS_TYPE = "application/octet-stream"
+_BUNDLE_TYPE = "application/zip"
 
 
 class Resources:
@@ -102,6 +106,26 @@ class Resources:
         job = self._client.training.GetTrainingJob(GetTrainingJobRequest(name=job_name)).training_job
         found = find_checkpoint(self._client, job, update)
         return PolicyCheckpoint(policy_class=job.spec.policy_class, weights=found.weights, checkpoint=found.name)
+
+    def bundle(self, path: Path) -> Artifact:
+        """The artifact of a submission bundle, uploaded if the store lacks it.
+
+        Raises:
+            OSError: there is no such file, or it cannot be read.
+            daf_common.bundles.BundleError: it cannot be used.
+        """
+        with TemporaryDirectory() as scratch:
+            check_bundle(path, Path(scratch))
+        return self._stored(path.read_bytes(), _BUNDLE_TYPE)
+
+    def version(self, name: str) -> Artifact:
+        """The bundle of a version, `policyPackages/{package}/versions/{version}`.
+
+        Raises:
+            NotFound: there is none.
+        """
+        request = GetPolicyVersionRequest(name=name)
+        return self._client.deployment.GetPolicyVersion(request).policy_version.bundle
 
     def parameters(self, policy: str, code: UserCode | Artifact | None) -> Parameters:
         """The hyperparameters of a policy.

@@ -33,8 +33,9 @@ from daf_protos.scheduler.v1.sweep_pb2 import SweepSpec
 from daf_protos.training.v1.catalog_service_pb2 import HyperparameterInfo, MissionInfo
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 
-NO_WORD_YET = {"successive_halving", "custom"}
-"""Search strategies that no service has yet, and documents neither."""
+NO_WORD_YET = {"successive_halving", "custom", "version"}
+"""Search strategies that no service has yet, and documents neither; and versions of packages, for which a client sends
+their bundles."""
 
 SPECIAL = {
     "sha256": "ab" * 32,
@@ -69,6 +70,12 @@ class NothingToResolve:
         raise AssertionError
 
     def checkpoint(self, name: str) -> PolicyCheckpoint:
+        raise AssertionError
+
+    def bundle(self, path: Path) -> Artifact:
+        raise AssertionError
+
+    def version(self, name: str) -> Artifact:
         raise AssertionError
 
     def mission(self, mission: OwnMission) -> Artifact:

@@ -16,6 +16,7 @@ from daf.references import PolicyConfig, StoredArtifact
 from daf.requirements import read_requirements
 from daf.user_code import UserCode
 from daf.wheels import modules_of
+from daf_common.bundles import BundleError
 from daf_common.errors import InvalidArgument
 from daf_common.values import Scalar, scalars, to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -46,6 +47,10 @@ class Resolver(Protocol):
     def policy_warnings(self, policy: str) -> Sequence[str]: ...
 
     def checkpoint(self, name: str) -> PolicyCheckpoint: ...
+
+    def bundle(self, path: Path) -> Artifact: ...
+
+    def version(self, name: str) -> Artifact: ...
 
     def parameters(self, policy: str, code: UserCode | Artifact | None) -> Parameters: ...
 
@@ -131,9 +136,9 @@ def policy_message(config: PolicyConfig, field: str, own: OwnCode, resolver: Res
     """
     label = config.label or _label(config)
     if config.version:
-        return Policy(label=label, version=config.version)
+        return Policy(label=label, bundle=resolver.version(config.version))
     if config.bundle:
-        return Policy(label=label, bundle=artifact_message(config.bundle))
+        return Policy(label=label, bundle=_bundle(config.bundle, field, own.directory, resolver))
     if config.policy is None:
         return Policy(label=label, checkpoint=resolver.checkpoint(config.checkpoint or ""))
     if config.code or config.requirements:
@@ -206,13 +211,24 @@ def artifact_message(stored: StoredArtifact) -> Artifact:
     )
 
 
+def _bundle(bundle: str | StoredArtifact, field: str, directory: Path, resolver: Resolver) -> Artifact:
+    if isinstance(bundle, StoredArtifact):
+        return artifact_message(bundle)
+    try:
+        return resolver.bundle(directory / Path(bundle).expanduser())
+    except OSError as error:
+        raise InvalidArgument.field(field, f"cannot read the bundle {bundle}: {error.strerror}") from error
+    except BundleError as error:
+        raise InvalidArgument.field(field, f"{bundle} is no bundle of CoGames: {error}") from error
+
+
 def _label(config: PolicyConfig) -> str:
     """What tables call a policy that has no label."""
     if config.policy:
         name = config.policy.rpartition(".")[2]
         return f"{name}:{Path(config.weights).stem}" if isinstance(config.weights, str) else name
     if config.bundle:
-        return f"bundle-{config.bundle.sha256[:8]}"
+        return Path(config.bundle).stem if isinstance(config.bundle, str) else f"bundle-{config.bundle.sha256[:8]}"
     return (config.checkpoint or config.version or "").partition("/")[2]
 
 
