@@ -12,10 +12,15 @@ import pytest
 
 from daf.client import Client
 from daf.comparison import daf_compare_with_vor
+from daf.config import DAFEvaluationConfig
 from daf.cross_play import CrossPlayReport, daf_cross_play, daf_get_cross_play
+from daf.evaluations import create_evaluation
+from daf.follow_runs import follow_evaluation
 from daf.scoring_analysis import daf_compute_vor, daf_compute_weighted_score
 from daf.vor import VorReport
 from daf_common.errors import InvalidArgument, NotFound
+from daf_protos.evaluation.v1.evaluation_pb2 import EVALUATION_STATE_CANCELLED
+from daf_protos.evaluation.v1.evaluation_service_pb2 import CancelEvaluationRequest
 from tests.requests import MISSION
 
 PLAYED = [{"mission": MISSION.name, "cogs": 3}]
@@ -121,6 +126,25 @@ def test_a_comparison_document_is_played_by_teams(address: str, tmp_path: Path) 
     report = json.loads(done.stdout)["vor"]
     assert (report["evaluation"], report["confidence"]) == ("evaluations/document", 0.8)
     assert [one["episodes"] for one in report["missions"][0]["scenarios"]] == [2, 2]
+
+
+def test_what_was_played_of_a_cancelled_evaluation_is_scored_with_a_warning(
+    address: str, client: Client, tmp_path: Path
+) -> None:
+    config = DAFEvaluationConfig(policies=["starter", "noop"], missions=PLAYED, episodes=50_000, team="pickup")
+    name = create_evaluation(client, config, "cancelled").name
+    for evaluation in follow_evaluation(client, name):
+        if evaluation.done_episodes:
+            client.evaluation.CancelEvaluation(CancelEvaluationRequest(name=name))
+
+    done = daf(address, tmp_path, "--vor", name, "--json")
+
+    assert evaluation.state == EVALUATION_STATE_CANCELLED
+    played, of, *_ = json.loads(done.stdout)["vor"]["warnings"][0].split()
+    assert of == "of"
+    assert 0 < int(played) < 200_000
+    assert done.returncode == 1  # the pool alone comes last
+    assert "No episode without the candidate counts, so there is no baseline." in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ from daf.comparison_results import given, labels_of_missions
 from daf.config import DAFEvaluationConfig
 from daf.connection import given_or_connected
 from daf.sections import EVALUATION_SEED
-from daf.team_evaluations import SCORING_SECONDS, find_evaluation, labels_of, play_teams, team_config
+from daf.team_evaluations import (
+    SCORING_SECONDS,
+    evaluation_warnings,
+    find_evaluation,
+    labels_of,
+    play_teams,
+    team_config,
+)
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.statistics.v1.scoring_service_pb2 import (
@@ -185,7 +192,7 @@ def compute_cross_play(client: Client, evaluation: Evaluation, metric: str, conf
             )
             for found in response.missions
         ],
-        list(response.warnings),
+        [*evaluation_warnings(client, evaluation), *response.warnings],
     )
 
 

@@ -14,6 +14,7 @@ from daf.follow_runs import follow_evaluation
 from daf.missions import given_mission, is_file
 from daf.policy_arguments import given_policy
 from daf.run_ids import new_id
+from daf.trained_maps import trained_maps_problems
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.statistics.v1.metric_pb2 import Metric
@@ -103,6 +104,13 @@ def find_evaluation(client: Client, name: str) -> Evaluation:
         NotFound: there is none.
     """
     return read_evaluation(client, name if "/" in name else f"evaluations/{name}")
+
+
+def evaluation_warnings(client: Client, evaluation: Evaluation) -> list[str]:
+    """What a reader of scores must know of the evaluation: episodes that are not played, maps that were trained on."""
+    done, total = evaluation.done_episodes, evaluation.total_episodes
+    unplayed = [f"{done} of {total} episodes of {evaluation.name} have been played."] if done < total else []
+    return unplayed + trained_maps_problems(client, evaluation.spec)
 
 
 def labels_of(evaluation: Evaluation) -> list[str]:

@@ -13,7 +13,7 @@ from daf.comparison_results import given, labels_of_missions
 from daf.config import DAFEvaluationConfig
 from daf.connection import given_or_connected
 from daf.sections import EVALUATION_SEED
-from daf.team_evaluations import SCORING_SECONDS, labels_of, play_teams, team_config
+from daf.team_evaluations import SCORING_SECONDS, evaluation_warnings, labels_of, play_teams, team_config
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.statistics.v1.metric_pb2 import Metric
@@ -183,7 +183,7 @@ def compute_vor(client: Client, evaluation: Evaluation, candidate: int, metric: 
         metric,
         confidence,
         [_mission_result(vor, called[vor.mission], labels) for vor in response.missions],
-        list(response.warnings),
+        [*evaluation_warnings(client, evaluation), *response.warnings],
     )
 
 

@@ -66,7 +66,7 @@ def team_request(file: str, options: Mapping[str, Any], name: str, json: bool, c
 def episodes_of(
     client: Client, asked: TeamRequest, with_teams: Callable[[DAFEvaluationConfig], DAFEvaluationConfig]
 ) -> Evaluation:
-    """An evaluation that has been played.
+    """An evaluation that has ended; one that is named may have been cancelled, and is scored by what was played.
 
     Args:
         client: where.
@@ -77,13 +77,12 @@ def episodes_of(
         ComparisonFailed: the episodes could not be played.
         DafError: it is not there, or refused.
     """
+    quiet = asked.json or asked.csv
     if isinstance(asked.source, str):
         evaluation = find_evaluation(client, asked.source)
-    else:
-        evaluation = start_teams(client, with_teams(evaluation_config(asked.source)), asked.name)
-    if evaluation.state not in EVALUATION_ENDED:
-        evaluation = follow(client, evaluation.name, quiet=asked.json or asked.csv)
-    return succeeded(evaluation)
+        return evaluation if evaluation.state in EVALUATION_ENDED else follow(client, evaluation.name, quiet)
+    created = start_teams(client, with_teams(evaluation_config(asked.source)), asked.name)
+    return succeeded(follow(client, created.name, quiet))
 
 
 def tell_forfeits(client: Client, evaluation: Evaluation) -> None:
