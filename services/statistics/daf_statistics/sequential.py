@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from daf_statistics.sign_flips import sign_flip_bound, sign_flip_test
@@ -39,7 +40,9 @@ def obrien_fleming_constant(looks: int, alpha: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import ndtri
 
-    lowest = float(ndtri(1 - alpha / 2))  # of one look
+    lowest = -float(ndtri(alpha / 2))  # of one look
+    if looks == 1:
+        return lowest
     return float(brentq(lambda c: _crossing(c * math.sqrt(looks), looks) - alpha, lowest, 2 * lowest + 2, xtol=1e-10))
 
 
@@ -142,12 +145,13 @@ def take_look(race: Race, differences: Mapping[Pair, Sequence[float]]) -> Race:
     look = race.done + 1
     p_values = {pair: _p_value(of_pair) for pair, of_pair in differences.items()}
     decisions = list(race.decisions)
-    for pair, p_value in sorted(p_values.items(), key=lambda item: item[1]):
+    for p_value, tied in groupby(sorted(p_values, key=p_values.__getitem__), key=p_values.__getitem__):
         level = nominal_levels(race.looks, race.alpha / (race.tests - len(decisions)))[look - 1]
         if p_value > level:
             break
-        better, worse = pair if math.fsum(differences[pair]) > 0 else pair[::-1]
-        decisions.append(Decision(better, worse, look, p_value, level))
+        for pair in tied:  # all at one level, so that it does not matter which comes first
+            better, worse = pair if math.fsum(differences[pair]) > 0 else pair[::-1]
+            decisions.append(Decision(better, worse, look, p_value, level))
     return replace(race, decisions=tuple(decisions), p_values=(*race.p_values, p_values))
 
 
