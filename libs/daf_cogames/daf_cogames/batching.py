@@ -8,7 +8,6 @@ goes on in the agents' place.
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,11 +31,13 @@ CHECKED_STEPS = 3
 TOLERANCE = 1e-3
 """How far an output may be off, absolutely and relatively, in a batch that need not be exact."""
 
-_logger = logging.getLogger(__name__)
-
 
 class NotBatchable(RuntimeError):
-    """A batch came to something that it cannot go on with; the agents' own code has to say what it makes of it."""
+    """A policy of which no batch does what its agents do, or can go on."""
+
+    def __init__(self, policy: int, why: str) -> None:
+        super().__init__(f"policy {policy} is stepped agent by agent: {why}")
+        self.policy = policy
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Witness:
     steps: list[_Step] = field(default_factory=list)
     _calls: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     _random_before: torch.Tensor = field(default_factory=torch.get_rng_state)
+    _own_forward: Any = None
 
     def watch(self) -> None:
         """Look on from now on."""
@@ -82,6 +84,7 @@ class Witness:
         """See `daf_cogames.live_episodes.WatchesAgent`."""
         network, method = self.row.known.network, self.row.known.stepping.method
         original = getattr(network, method)
+        self._own_forward = vars(network).get(method)
 
         def forward(given: torch.Tensor, *others: Any) -> Any:
             given_copy = given.clone()
@@ -95,7 +98,11 @@ class Witness:
 
     def after(self, result: tuple[Any, ...]) -> None:
         """See `daf_cogames.live_episodes.WatchesAgent`."""
-        del vars(self.row.known.network)[self.row.known.stepping.method]
+        attributes, method = vars(self.row.known.network), self.row.known.stepping.method
+        if self._own_forward is None:
+            del attributes[method]
+        else:
+            attributes[method] = self._own_forward
         (given, logits), *others = self._calls or [(torch.empty(0), torch.empty(0))]
         self.steps.append(
             _Step(
@@ -148,7 +155,7 @@ class Batch:
         with blame(self._policy, None, "step"):
             _, logits = self._forward()
         if not torch.isfinite(logits).all():
-            raise NotBatchable("the network's output is not finite")
+            raise NotBatchable(self._policy, "the output of its network is not finite")
         self._probabilities = self._stepping.probabilities(logits)
         self._nanoseconds = time.perf_counter_ns() - started
 
@@ -229,8 +236,8 @@ def _by_episode(rows: Sequence[Row]) -> list[tuple[LiveEpisode, list[int], slice
     return parts
 
 
-def rows_by_policy(episode: LiveEpisode) -> dict[int, list[Row]]:
-    """The agents of those policies of an episode whose agents are all of known classes."""
+def known_rows(episode: LiveEpisode) -> dict[int, list[Row]]:
+    """The agents of an episode whose policy has agents of known classes only, by policy."""
     rows: dict[int, list[Row]] = {}
     unknown = set()
     for agent, policy in enumerate(episode.plan.seats):
@@ -242,11 +249,14 @@ def rows_by_policy(episode: LiveEpisode) -> dict[int, list[Row]]:
     return {policy: found for policy, found in rows.items() if policy not in unknown}
 
 
-def batch_of(witnesses: Sequence[Witness], policy: int, *, fast: bool) -> Batch | None:
+def batch_of(witnesses: Sequence[Witness], policy: int, *, fast: bool) -> Batch:
     """A batch that goes on with agents where they are after the steps which their witnesses wrote down.
 
-    fast: whether it may be one that is not exact, if there is no other. None, and a line in the log, where there is no
-    batch that does what the agents do.
+    fast: whether it may be one that is not exact, if there is no other.
+
+    Raises:
+        NotBatchable: no batch does what the agents do. Nor may their networks go on: they were asked several times, and
+            may remember it.
     """
     rows = [witness.row for witness in witnesses]
     ways: list[dict[str, bool]] = [{"row_by_row": True}, {"row_by_row": False}]
@@ -258,12 +268,10 @@ def batch_of(witnesses: Sequence[Witness], policy: int, *, fast: bool) -> Batch 
             batch = Batch(rows, policy, **way)
             difference = batch.difference(witnesses)
         except Exception as error:
-            _logger.info("policy %s is stepped agent by agent: a batch of it fails: %s", policy, last_line(error))
-            return None
+            raise NotBatchable(policy, f"a batch fails: {last_line(error)}") from error
         if difference is None:
             return batch
-    _logger.info("policy %s is stepped agent by agent: in a batch, %s differs", policy, difference)
-    return None
+    raise NotBatchable(policy, f"in a batch, {difference} differs")
 
 
 def share_networks(witnesses: Sequence[Witness]) -> list[list[Witness]]:

@@ -24,13 +24,13 @@ from cogames.seed import seed_rollout_rng
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.runner.rollout import resolve_env_for_seed
 
-from daf_cogames.batching import NotBatchable
+from daf_cogames.batching import NotBatchable, Row, known_rows
 from daf_cogames.decoding import fast_decoding, is_exact
 from daf_cogames.digests import digest, episode_digest
 from daf_cogames.failures import PolicyFailure, SeatedPolicy, blame
 from daf_cogames.latency import Latency
 from daf_cogames.live_episodes import LiveEpisode
-from daf_cogames.lockstep import can_be_batched, play_together
+from daf_cogames.lockstep import play_together
 from daf_cogames.marks import playing
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicySource, load_policy
@@ -99,6 +99,7 @@ class EpisodeRunner:
         self._device = device
         self._max_action_time_ms = max_action_time_ms
         self._config = build_mission(mission)
+        self._unbatched: set[int] = set()
         is_exact()  # before any episode's random state is set
 
     @property
@@ -129,7 +130,7 @@ class EpisodeRunner:
         """Play episodes, of each what `run` returns or raises, in the order of `plans`.
 
         Where policies can be batched, GROUP episodes at a time advance together, and are known together; others are
-        played one after the other.
+        played one after the other. A policy that was tried in vain is not tried again.
 
         fast: whether policies are batched, too, where that is not exact. Outcomes say so.
         """
@@ -164,7 +165,7 @@ class EpisodeRunner:
             with fast_decoding():
                 episode = self._begin(plan)
                 # In a batch, an action has no time of its own.
-                if self._max_action_time_ms >= PATIENT_ACTION_TIME_MS and can_be_batched(episode):
+                if self._max_action_time_ms >= PATIENT_ACTION_TIME_MS and self._batched(episode):
                     return episode
                 episode.run_until_done()
         except PolicyFailure as failure:
@@ -172,11 +173,20 @@ class EpisodeRunner:
         return self._outcome(episode, time.perf_counter() - started)
 
     def _play_together(self, begun: Sequence[LiveEpisode], fast: bool) -> None:
+        batched: dict[int, list[Row]] = {}
+        for episode in begun:
+            for policy, rows in self._batched(episode).items():
+                batched.setdefault(policy, []).extend(rows)
         try:
             with fast_decoding():
-                play_together(begun, fast=fast)
+                play_together(batched, begun, fast=fast)
         except (NotBatchable, PolicyFailure) as error:
             _logger.warning("a group of %s episodes is played one by one: %s", len(begun), error)
+            self._unbatched.add(error.policy)
+
+    def _batched(self, episode: LiveEpisode) -> Mapping[int, Sequence[Row]]:
+        """The agents of an episode that a batch may step, by policy."""
+        return {policy: rows for policy, rows in known_rows(episode).items() if policy not in self._unbatched}
 
     def _end(self, episode: LiveEpisode, seconds: float) -> EpisodeOutcome | PolicyFailure:
         if episode.failure is not None:

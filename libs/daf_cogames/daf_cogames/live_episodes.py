@@ -26,6 +26,7 @@ from mettagrid.simulator.time_averaged_stats import TimeAveragedStatsHandler
 from daf_cogames.digests import digest
 from daf_cogames.failures import PolicyFailure, SeatedPolicy
 from daf_cogames.seating import EpisodePlan
+from daf_cogames.stopwatches import stop_timing
 
 
 class StepsAgents(Protocol):
@@ -84,7 +85,7 @@ class LiveEpisode:
                 self.agents,
                 policy_names=[f"policy_{policy}" for policy in plan.seats],
                 max_action_time_ms=max_action_time_ms,
-                render_mode="none",
+                render_mode=None,
                 seed=plan.seed,
                 event_handlers=handlers,
                 policy_group_keys=plan.seats,
@@ -92,6 +93,7 @@ class LiveEpisode:
         except PolicyFailure:
             self._close()
             raise
+        stop_timing(self.simulation)
         self.map_digest = _map_digest(self.simulation)
         self.over = self._rollout.is_done()
         self._random = _RandomState()

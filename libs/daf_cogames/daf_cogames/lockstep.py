@@ -5,35 +5,28 @@ Each is the same, to the bit, as if it were played alone, unless it says that it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mettagrid.simulator.rollout import gc_disabled
 
-from daf_cogames.batching import CHECKED_STEPS, Batch, Witness, batch_of, rows_by_policy, share_networks
+from daf_cogames.batching import CHECKED_STEPS, Batch, Row, Witness, batch_of, share_networks
 from daf_cogames.live_episodes import LiveEpisode
 
 
-def can_be_batched(episode: LiveEpisode) -> bool:
-    """Whether a batch may be made of some of its agents."""
-    return bool(rows_by_policy(episode))
-
-
-def play_together(episodes: Sequence[LiveEpisode], *, fast: bool) -> None:
+def play_together(batched: Mapping[int, Sequence[Row]], episodes: Sequence[LiveEpisode], *, fast: bool) -> None:
     """Play episodes of one mission to their ends, or to where a policy fails.
 
-    fast: whether batches need not be exact, where they cannot be.
+    batched: all agents of the policies that are batched, by policy, episode by episode; fast: whether batches need not
+    be exact, where they cannot be.
 
     Raises:
-        NotBatchable: a batch cannot go on.
+        NotBatchable: a policy cannot be batched.
         PolicyFailure: a policy failed to step several episodes at once.
         In both cases those that are not over have to be played again.
     """
-    by_policy: dict[int, list[Witness]] = {}
-    for episode in episodes:
-        for policy, rows in rows_by_policy(episode).items():
-            by_policy.setdefault(policy, []).extend(map(Witness, rows))
-    _check(episodes, [witness for witnesses in by_policy.values() for witness in witnesses])
-    batches = [batch for policy, witnesses in by_policy.items() for batch in _batches(policy, witnesses, fast)]
+    witnesses = {policy: [Witness(row) for row in rows] for policy, rows in batched.items()}
+    _check(episodes, [witness for of_policy in witnesses.values() for witness in of_policy])
+    batches = [batch for policy, of_policy in witnesses.items() for batch in _batches(policy, of_policy, fast)]
     while live := [episode for episode in episodes if not episode.over]:
         with gc_disabled():
             for batch in batches:
@@ -59,8 +52,7 @@ def _batches(policy: int, witnesses: Sequence[Witness], fast: bool) -> list[Batc
     batches = []
     for group in share_networks([witness for witness in witnesses if not witness.row.episode.over]):
         batch = batch_of(group, policy, fast=fast)
-        if batch is not None:
-            batches.append(batch)
-            for witness in group:
-                witness.row.episode.together[policy] = batch
+        batches.append(batch)
+        for witness in group:
+            witness.row.episode.together[policy] = batch
     return batches

@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 # Below this many weights, torch multiplies a batch of single rows by a loop of its own that adds up in another order.
 _SMALL_PRODUCT = 400
 
+_ALIGNMENT_BYTES = 64
+
 
 class RowByRow(TorchFunctionMode):
     """While it is entered, what is known to mix up rows' bits keeps them apart. The batch is the first dimension."""
@@ -44,7 +46,7 @@ def _linear(rows: int, given: torch.Tensor, weight: torch.Tensor, bias: torch.Te
     outputs, inputs = weight.shape
     if given.dim() != 2 or given.shape[0] != rows or outputs == 1 or outputs * inputs < _SMALL_PRODUCT:
         return _apart(functional.linear, rows, given, weight, bias)
-    products = torch.bmm(given.unsqueeze(1), weight.t().unsqueeze(0).expand(rows, inputs, outputs)).squeeze(1)
+    products = torch.bmm(_aligned(given).unsqueeze(1), weight.t().unsqueeze(0).expand(rows, inputs, outputs)).squeeze(1)
     return products if bias is None else products + bias
 
 
@@ -67,7 +69,18 @@ def _lstm_cell(
 def _apart(
     func: Callable[..., torch.Tensor], rows: int, given: torch.Tensor, *others: Any, **named: Any
 ) -> torch.Tensor:
-    return torch.cat([func(row, *others, **named) for row in torch.split(given, given.shape[0] // rows)])
+    return torch.cat([func(row.clone(), *others, **named) for row in torch.split(given, given.shape[0] // rows)])
+
+
+def _aligned(given: torch.Tensor) -> torch.Tensor:
+    """With every row where memory would begin for it alone, as the order of a sum depends on that, too."""
+    step = _ALIGNMENT_BYTES // given.element_size()
+    rows, columns = given.shape
+    if columns % step == 0:
+        return given
+    padded = given.new_empty(rows, columns + step - columns % step)
+    padded[:, :columns] = given
+    return padded[:, :columns]
 
 
 def _row_by_row(func: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
