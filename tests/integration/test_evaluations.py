@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from daf.cli.main import main
 from daf.client import Client
 from daf.config import DAFEvaluationConfig
 from daf.episode_export import daf_export_evaluation
@@ -26,23 +26,31 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "evaluation_config.yaml"
 ARENA = "cogsguard_arena.basic"
 TWO = ["-p", "starter", "-p", "noop", "-m", MISSION.name, "-m", ARENA, "--cogs", "3", "--steps", "10"]
 
-type Daf = Callable[..., subprocess.CompletedProcess[str]]
+
+@dataclass
+class Outcome:
+    """What a command printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+type Daf = Callable[..., Outcome]
 
 
 @pytest.fixture
-def daf(address: str, tmp_path: Path) -> Daf:
-    """Runs a command of `daf`."""
+def daf(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Daf:
+    """Runs a command of `daf` in a directory of its own."""
+    for name, value in {"DAF_ADDRESS": address, "DAF_HOME": str(tmp_path / "home"), "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(Path(sys.executable).parent / "daf"), *arguments],
-            check=False,
-            env={**os.environ, "DAF_ADDRESS": address, "DAF_HOME": str(tmp_path / "home"), "COLUMNS": "200"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["daf", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return Outcome(int(caught.value.code or 0), *capfd.readouterr())
 
     return run
 
