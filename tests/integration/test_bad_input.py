@@ -185,7 +185,7 @@ def test_a_message_of_100_megabytes_is_refused(address: str) -> None:
 
 SWEEP = MessageToDict(sweep_request("bad", 2, parallel=1), preserving_proto_field_name=True)
 TRAINING = {"job_id": "bad", "spec": SWEEP["spec"]["training"] | {"trainer": {"learning_rate": {"real": 0.001}}}}
-EVALUATION = {
+EVALUATION: dict[str, Any] = {
     "evaluation_id": "bad",
     "spec": {
         "policies": [{"policy_class": {"class_path": "random"}}, {"policy_class": {"class_path": "noop"}}],
@@ -194,6 +194,8 @@ EVALUATION = {
         "seed": 1000,
     },
 }
+PICKUP = {**EVALUATION, "spec": {**EVALUATION["spec"], "team": "TEAM_PICKUP"}}
+REPLAYED = {**EVALUATION["spec"], "save_replays": True}
 METRICS = {"source": "trainingJobs/bad", "points": [{"step": 1, "values": {"loss": 1.0}}]}
 EPISODE = {
     "evaluation": "evaluations/bad",
@@ -207,7 +209,7 @@ EPISODE = {
 }
 SUMMARY = {"evaluation": "evaluations/none", "metric": {"name": "reward"}}
 COMPARISON = {
-    "policies": [{"evaluation": "evaluations/a", "policy": 0}, {"evaluation": "evaluations/b", "policy": 0}],
+    "policies": [{"sources": [{"evaluation": f"evaluations/{name}", "policy": 0}]} for name in ("a", "b")],
     "design": {"metric": "reward", "alpha": 0.05},
 }
 
@@ -311,6 +313,12 @@ CASES: list[tuple[type[Message], Mapping[str, Any], str, Any, str]] = [
     (CreateEvaluationRequest, EVALUATION, "spec.proportions", [1, 1, 1], "spec.proportions"),
     (CreateEvaluationRequest, EVALUATION, "spec.max_action_time_ms", -1, "spec.max_action_time_ms"),
     (CreateEvaluationRequest, EVALUATION, "spec.team", 99, "spec.team"),
+    (CreateEvaluationRequest, PICKUP, "spec.proportions", [1, 1], "spec.proportions"),
+    (CreateEvaluationRequest, PICKUP, "spec.policies", EVALUATION["spec"]["policies"][:1], "spec.policies"),
+    (CreateEvaluationRequest, PICKUP, "spec.episodes", 200_001, "spec.episodes"),
+    (CreateEvaluationRequest, EVALUATION, "spec.time_limit_seconds", "NaN", "spec.time_limit_seconds"),
+    (CreateEvaluationRequest, EVALUATION, "spec.time_limit_seconds", -1, "spec.time_limit_seconds"),
+    (CreateEvaluationRequest, {**EVALUATION, "spec": REPLAYED}, "spec.episodes", 1001, "spec.save_replays"),
     (CreateEvaluationRequest, EVALUATION, "spec.workers", 0, "spec.workers"),
     (CreateEvaluationRequest, EVALUATION, "spec.profile", "gpu-1000", "spec.profile"),
     (CreateEvaluationRequest, EVALUATION, "spec.policies", [{}], "spec.policies[0]"),
@@ -357,8 +365,14 @@ CASES: list[tuple[type[Message], Mapping[str, Any], str, Any, str]] = [
     (SummarizeEvaluationRequest, SUMMARY, "evaluation", "a\0b", "evaluation"),
     (ComparePoliciesRequest, COMPARISON, "design.alpha", "NaN", "design.alpha"),
     (ComparePoliciesRequest, COMPARISON, "design.alpha", 1.5, "design.alpha"),
-    (ComparePoliciesRequest, COMPARISON, "policies.0.evaluation", "nope", "policies[0].evaluation"),
-    (ComparePoliciesRequest, COMPARISON, "policies.0.policy", -1, "policies[0].policy"),
+    (
+        ComparePoliciesRequest,
+        COMPARISON,
+        "policies.0.sources.0.evaluation",
+        "nope",
+        "policies[0].sources[0].evaluation",
+    ),
+    (ComparePoliciesRequest, COMPARISON, "policies.0.sources.0.policy", -1, "policies[0].sources[0].policy"),
     (CreatePolicyVersionRequest, {"version": "1.0.0"}, "package_id", "Not An Id", "package_id"),
     (CreatePolicyVersionRequest, {"package_id": "p"}, "version", "one", "version"),
     (CreatePolicyVersionRequest, {"package_id": "p", "version": "1.0.0"}, "bundle.sha256", "abc", "bundle.sha256"),
