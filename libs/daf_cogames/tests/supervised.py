@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from daf_cogames import supervision
 from daf_cogames.evaluation_table import Setting, Unplayable
 from daf_cogames.missions import Mission
 from daf_cogames.mother import Mother
@@ -34,7 +35,9 @@ def play(mother: Mother, task: dict[str, Any]) -> dict[str, Any]:
         PolicySource(code=HOSTILE if "hostile" in policy["class_path"] else None, **policy)
         for policy in task["policies"]
     ]
-    setting = Setting([MISSION], policies, 60_000, task["limit"])
+    mission = Mission("mine", file=Path(task["mission"])) if "mission" in task else MISSION
+    supervision.STALL_SECONDS = task.get("stall", supervision.STALL_SECONDS)
+    setting = Setting([mission], policies, 60_000, task["limit"])
     plans = [EpisodePlan(index, 100 + index, tuple(task["seats"])) for index in range(task["episodes"])]
     episodes = []
     with SupervisedTable(mother, setting) as table:

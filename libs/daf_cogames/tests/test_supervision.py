@@ -32,9 +32,9 @@ class Program:
         )
         self.printed: list[str] = []
 
-    def start(self, *policies: dict[str, Any], episodes: int = 1, limit: float = PATIENT) -> None:
+    def start(self, *policies: dict[str, Any], episodes: int = 1, limit: float = PATIENT, **more: Any) -> None:
         assert self.process.stdin is not None
-        task = {"policies": policies, "seats": SEATS, "episodes": episodes, "limit": limit}
+        task = {"policies": policies, "seats": SEATS, "episodes": episodes, "limit": limit, **more}
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
 
@@ -53,19 +53,22 @@ class Program:
             pass
         return dict(news["done"])
 
-    def play(self, *policies: dict[str, Any], episodes: int = 1, limit: float = PATIENT) -> dict[str, Any]:
+    def play(self, *policies: dict[str, Any], **task: Any) -> dict[str, Any]:
         self.printed.clear()
-        self.start(*policies, episodes=episodes, limit=limit)
+        self.start(*policies, **task)
         return self.result()
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(timeout=30) == 0
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     started = Program(tmp_path_factory.mktemp("supervised") / "errors")
     yield started
-    assert started.process.stdin is not None
-    started.process.stdin.close()
-    assert started.process.wait(timeout=30) == 0
+    started.end()
 
 
 def policy(class_path: str, **arguments: Any) -> dict[str, Any]:
@@ -170,6 +173,22 @@ def test_two_policies_that_end_the_process_both_forfeit(program: Program) -> Non
 def test_the_seat_is_the_one_where_it_happened(program: Program) -> None:
     (episode,) = program.play(STARTER, hostile("kill_itself", seat=3))["episodes"]
     assert "in seat 3" in episode["forfeits"][0][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("while True: pass", "it took longer than 0.5 s"),
+        ("import os; os._exit(3)", "its process ended with exit code 3"),
+    ],
+)
+def test_a_mission_that_never_builds_cannot_be_played(tmp_path: Path, text: str, message: str) -> None:
+    mission = tmp_path / "mine.py"
+    mission.write_text(text)
+    program = Program(tmp_path / "errors")
+    program.start(STARTER, NOOP, mission=str(mission), stall=0.5)
+    assert program.result()["unplayable"] == ["CRASHED", f"episode 0 with seed 100 cannot be played: {message}"]
+    program.end()
 
 
 def test_what_a_chatty_policy_prints_is_cut_but_it_plays(program: Program) -> None:
