@@ -15,6 +15,7 @@ BENCHMARKS = {
     "sweeps": "1,000 whole trials through all services with stand-in compute",
     "comparisons": "how often comparisons are wrong, and what looking early saves, beside the naive ways",
     "scoring": "how often intervals of team scores hold the true value, beside other ways",
+    "statistics_scale": "summary and comparison of 100,000 stored episodes beside a plain reading of the same rows",
     "decoding": "one episode with and without the faster observation decoding",
     "evaluation": "episodes per second beside cogames.evaluate",
     "network_evaluation": "episodes of network policies on one core beside cogames' own loop",

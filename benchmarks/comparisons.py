@@ -5,18 +5,19 @@ Two policies on the same maps: a value is what the map gives, plus what the poli
 
 from __future__ import annotations
 
+import itertools
 import math
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from daf_statistics.sequential import Decision, Race, take_look
 
 EPISODES, LOOKS, ALPHA = 30, 10, 0.05
 NULL_RUNS, RUNS, RACES = 4_000, 500, 200
 POLICIES = 5
 AGENTS = 8
 COPIES = 5
-MANY = 100_000
 
 type Values = np.ndarray
 
@@ -45,8 +46,6 @@ def main() -> None:
         )
     print()
     _races(generator)
-    print()
-    _many(generator)
 
 
 def episodes(generator: np.random.Generator, effect: float) -> Values:
@@ -70,20 +69,19 @@ def _paired_t(values: Values) -> bool:
 
 def _sequential(values: Values) -> tuple[bool, int]:
     """Whether the policies are called different, and how many episodes each played until then."""
-    ended, played = _race(values)
-    return bool(ended), played // 2
+    decisions, played = _race(values)
+    return bool(decisions), played // 2
 
 
-def _race(values: Values) -> tuple[frozenset[tuple[int, int]], int]:
+def _race(values: Values) -> tuple[Sequence[Decision], int]:
     """What a race decides, and how many episodes are played in it."""
-    from daf_statistics.sequential import Race, take_look
-
     race, played, group = Race(values.shape[1], LOOKS, ALPHA), 0, len(values) // LOOKS
     while not race.over:
         played += group * len(race.racing)
-        upto = group * (race.done + 1)
-        race = take_look(race, {policy: values[:upto, policy].tolist() for policy in race.racing})
-    return race.decided, played
+        so_far = values[: group * (race.done + 1)]
+        pairs = itertools.combinations(race.racing, 2)
+        race = take_look(race, {(a, b): (so_far[:, a] - so_far[:, b]).tolist() for a, b in pairs})
+    return race.decisions, played
 
 
 def _naive_looks(values: Values) -> bool:
@@ -122,39 +120,15 @@ def _races(generator: np.random.Generator) -> None:
         wrong = best = played = 0
         for _ in range(RACES):
             noise = (generator.exponential(1, (EPISODES, POLICIES)) - 1) / math.sqrt(2)
-            decided, count = _race(generator.normal(0, 2, (EPISODES, 1)) + noise + np.asarray(effects))
-            wrong += any(effects[better] <= effects[worse] for better, worse in decided)
-            best += {worse for _, worse in decided} == set(range(1, POLICIES))
+            decisions, count = _race(generator.normal(0, 2, (EPISODES, 1)) + noise + np.asarray(effects))
+            wrong += any(effects[one.better] <= effects[one.worse] for one in decisions)
+            best += {one.worse for one in decisions} == set(range(1, POLICIES))
             played += count
         saved = 1 - played / (RACES * EPISODES * POLICIES)
         print(
             f"  {name:<20} a wrong decision in {_share(wrong, RACES)}, the best found in {_share(best, RACES)}, "
             f"episodes saved {saved:.0%}"
         )
-
-
-def _many(generator: np.random.Generator) -> None:
-    """How long the comparison of very many episodes takes, once they are read."""
-    from daf_statistics.comparison import compare
-    from daf_statistics.design import Design
-    from daf_statistics.episodes import Conditions
-    from daf_statistics.samples import Player, Sample
-
-    values = generator.normal(size=(MANY, 2))
-    players = [
-        Player(
-            label,
-            [
-                Sample(0, index, Conditions("mission", index, 0, 0, ()), value, f"{label}{index}".encode())
-                for index, value in enumerate(values[:, column].tolist())
-            ],
-        )
-        for column, label in enumerate("AB")
-    ]
-    compare(Design("reward"), [Player(one.label, one.samples[:1000]) for one in players])  # imports
-    start = time.process_time()
-    compare(Design("reward"), players)
-    print(f"{MANY:,} pairs of episodes compared in {time.process_time() - start:.2f} s of CPU time, once they are read")
 
 
 def _print_rate(what: str, called: Iterable[bool]) -> None:

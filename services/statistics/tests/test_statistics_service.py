@@ -21,7 +21,7 @@ from daf_common.faults import Faults
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.statistics.v1 import statistics_service_pb2 as pb
 from daf_protos.statistics.v1.episode_pb2 import Episode, Statistics
-from daf_protos.statistics.v1.metric_pb2 import Metric
+from daf_protos.statistics.v1.metric_pb2 import AGGREGATION_SUM, Metric
 from daf_statistics import servicer
 from daf_statistics.store import EPISODES, FEW_EPISODES, METRICS
 
@@ -359,6 +359,26 @@ async def test_a_known_statistic_that_no_episode_has_is_zero_in_all(stub: Statis
 
     for name in (catalog().agent_statistics[0], catalog().game_statistics[-1]):
         assert list((await summarize(stub, name)).policies[0].values) == [0.0, 0.0]
+
+
+@on_sqlite
+async def test_a_metric_is_checked_before_anything_has_been_played(stub: StatisticsServiceAsyncStub) -> None:
+    known = ["reward", sorted(catalog().agent_statistics)[0], sorted(catalog().game_statistics)[0]]
+    for name in known:
+        await raising(stub.CheckMetric(pb.CheckMetricRequest(metric=Metric(name=name, aggregation=AGGREGATION_SUM))))
+
+    await record(stub, episode(0, [1.0], agent_statistics=[Statistics(values={"only.recorded": 1.0})]))
+    for metric, field, message in (
+        (Metric(name="rewrd"), "metric.name", "known are: reward"),
+        (Metric(name="only.recorded"), "metric.name", "known are: reward"),
+        (Metric(), "metric.name", "is empty"),
+        (Metric(name="x" * 201), "metric.name", "more than 200"),
+        (Metric(name="a\0b"), "metric.name", "cannot be printed"),
+        (Metric(name="reward", aggregation=9), "metric.aggregation", "9 is not known"),
+    ):
+        with pytest.raises(InvalidArgument, match=message) as refused:
+            await raising(stub.CheckMetric(pb.CheckMetricRequest(metric=metric)))
+        assert refused.value.violations[0].field == field
 
 
 async def test_an_unknown_metric_is_refused_with_the_known_ones(stub: StatisticsServiceAsyncStub) -> None:
