@@ -46,6 +46,12 @@ class DAFComparisonConfig(DocumentConfig):
     """Refuses a design that cannot reach its alpha, instead of warning of it."""
     max_action_time_ms: Count | None = None
     """Time for an action by the wall clock; otherwise so much that it never decides a score."""
+    fast: bool = False
+    """Batches networks also where that changes the last bits of their output; the comparison says so."""
+    isolated: bool = False
+    """Lets every policy play in a sandbox, not only bundles."""
+    time_limit_seconds: float | None = Field(None, gt=0, le=86_400)
+    """For a policy to load, to start or for one step, before it forfeits the episode."""
     profile: str = ""
     workers: Count | None = None
     save_raw_results: bool = True

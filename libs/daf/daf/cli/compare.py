@@ -12,11 +12,28 @@ from rich.console import Console
 from daf.cli.compare_cross_play import compare_cross_play
 from daf.cli.compare_vor import compare_vor
 from daf.cli.evaluate import follow
-from daf.cli.options import MissionNames, MissionSets, OwnFiles, absolute, absolute_path, document_with, missions
+from daf.cli.options import (
+    Aggregation,
+    Difficulty,
+    Fast,
+    Isolated,
+    MapSeed,
+    Metric,
+    MissionNames,
+    MissionSets,
+    OwnFiles,
+    TimeLimit,
+    Workers,
+    absolute,
+    absolute_path,
+    document_with,
+    missions,
+)
 from daf.cli.play_teams import TeamRequest, team_request
 from daf.cli.session import JsonFlag, notice, open_client, print_json
 from daf.client import Client
 from daf.comparison import ComparisonReport
+from daf.comparison_results import race_lines
 from daf.comparison_values import read_values
 from daf.comparisons import (
     PolicyComparison,
@@ -27,6 +44,7 @@ from daf.comparisons import (
     read_comparison,
 )
 from daf.config import DAFComparisonConfig
+from daf.races import PolicyRace
 from daf.render_comparison import print_comparison, print_plan, write_csv
 from daf_common.errors import InvalidArgument
 from daf_protos.statistics.v1.comparison_pb2 import Comparison
@@ -55,14 +73,26 @@ def compare(
     ] = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of each mission for each policy: 20.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the first episode.")] = None,
-    metric: Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")] = "",
+    metric: Metric = "",
+    aggregation: Aggregation = "",
     alpha: Annotated[
         float | None, typer.Option(help="Accepted probability of a wrong decision, over all pairs together: 0.05.")
     ] = None,
     margin: Annotated[float | None, typer.Option(help="Differences smaller than this do not matter.")] = None,
     family: Annotated[str, typer.Option(help="holm: for decisions; bh (Benjamini-Hochberg): for exploration.")] = "",
     baseline: Annotated[str, typer.Option(help="Compare every policy with this one; otherwise all pairs.")] = "",
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a design that cannot reach its alpha.")] = False,
+    looks: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Look at the numbers so often while they come in: policies that are worse than another play no more, "
+            "and it ends when one is left. Every look has its part of alpha.",
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse a design that cannot reach its alpha, or maps that were trained on."),
+    ] = False,
     power: Annotated[
         float | None, typer.Option(metavar="DIFFERENCE", help="Say how many episodes find such a difference.")
     ] = None,
@@ -80,6 +110,12 @@ def compare(
     cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
+    difficulty: Difficulty = "",
+    map_seed: MapSeed = None,
+    workers: Workers = None,
+    fast: Fast = False,
+    isolated: Isolated = False,
+    time_limit: TimeLimit = None,
     code: OwnFiles = None,
     requirements: Annotated[
         str, typer.Option(metavar="FILE", help="Packages that it needs, as requirements.txt lists them.")
@@ -99,23 +135,37 @@ def compare(
         raise InvalidArgument.field(file, "is an evaluation, which --vor or --cross-play can score")
     document = Path(file) if file and not file.startswith(("comparisons/", "evaluations/")) else None
     played = [*(mission or []), *(mission_set or [])]
+    changes = {"cogs": cogs, "max_steps": steps, "variants": variant, "difficulty": difficulty, "map_seed": map_seed}
     options = {
         "policies": policy,
         "code": absolute(code),
         "requirements": absolute_path(requirements),
-        "missions": missions(document, played, {"cogs": cogs, "max_steps": steps, "variants": variant}),
+        "missions": missions(document, played, changes),
         "episodes_per_mission": episodes,
         "seed": seed,
         "metric": metric,
+        "aggregation": aggregation,
         "alpha": alpha,
         "margin": margin,
         "family": family,
         "baseline": baseline,
+        "looks": looks,
         "strict": strict or None,
+        "workers": workers,
+        "fast": fast or None,
+        "isolated": isolated or None,
+        "time_limit_seconds": time_limit,
     }
     if vor or cross_play:
         pairs_only = {"--results": results, "--margin": margin, "--family": family, "--baseline": baseline}
-        excluded = {**pairs_only, "--strict": strict, "--power": power, "--cross-play": vor and cross_play}
+        excluded = {
+            **pairs_only,
+            "--looks": looks,
+            "--aggregation": aggregation,
+            "--strict": strict,
+            "--power": power,
+            "--cross-play": vor and cross_play,
+        }
         _refuse(excluded, "--vor" if vor else "--cross-play")
         _score_teams(team_request(file, options, name, json, csv), vor_mode if vor else "")
         return
@@ -154,14 +204,30 @@ def _score_teams(asked: TeamRequest, vor_mode: str) -> None:
 
 
 def _play(client: Client, config: DAFComparisonConfig, name: str, quiet: bool) -> Comparison:
+    if config.looks > 1:
+        return _race(PolicyRace(client, config, name), client, quiet)
     comparison = PolicyComparison(client, config, name)
-    for warning in comparison.plan().warnings:
-        notice(warning)
+    _check(comparison)
     evaluation = follow(client, comparison.start().name, quiet)
     made = comparison.compute(evaluation)
     for reason in comparison.forfeits(evaluation, made):
         notice(f"forfeited: {reason}")
     return made
+
+
+def _check(comparison: PolicyComparison) -> None:
+    for warning in comparison.plan().warnings:
+        notice(warning)
+
+
+def _race(race: PolicyRace, client: Client, quiet: bool) -> Comparison:
+    _check(race.comparison)
+
+    def tell(so_far: Comparison) -> None:
+        for line in race_lines(so_far):
+            notice(line)
+
+    return race.run(lambda name: follow(client, name, quiet), tell)
 
 
 def _refuse(options: Mapping[str, object], beside: str) -> None:

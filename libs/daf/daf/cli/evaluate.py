@@ -9,12 +9,26 @@ from typing import Annotated, Any
 import typer
 
 from daf.cli.evaluation_display import evaluation_state, show_evaluation
-from daf.cli.options import MissionNames, MissionSets, OwnFiles, absolute, absolute_path, document_with, missions
-from daf.cli.results import (
+from daf.cli.options import (
     Aggregation,
+    Difficulty,
+    Fast,
+    Isolated,
+    MapSeed,
+    Metric,
+    MissionNames,
+    MissionSets,
+    OwnFiles,
+    TimeLimit,
+    Workers,
+    absolute,
+    absolute_path,
+    document_with,
+    missions,
+)
+from daf.cli.results import (
     CsvFlag,
     Latency,
-    Metric,
     bring_replays,
     check_formats,
     show_result,
@@ -64,19 +78,12 @@ def evaluate(
     cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Environment steps of an episode.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Variant of the missions; may be repeated.")] = None,
-    difficulty: Annotated[str, typer.Option(help="Difficulty of missions that have one.")] = "",
-    map_seed: Annotated[
-        int | None, typer.Option(min=0, help="Pins the map; otherwise every episode's seed makes its own.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes at most.")] = None,
-    fast: Annotated[
-        bool, typer.Option("--fast", help="Batch networks also where that changes their last bits; results say so.")
-    ] = False,
-    isolated: Annotated[bool, typer.Option("--isolated", help="Every policy in a sandbox, not only bundles.")] = False,
-    time_limit: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="For a policy to load, to start or for one step, before it forfeits."),
-    ] = None,
+    difficulty: Difficulty = "",
+    map_seed: MapSeed = None,
+    workers: Workers = None,
+    fast: Fast = False,
+    isolated: Isolated = False,
+    time_limit: TimeLimit = None,
     replays: Annotated[
         Path | None, typer.Option(metavar="DIRECTORY", help="Keep replays and bring them here, one file an episode.")
     ] = None,

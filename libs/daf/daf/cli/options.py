@@ -18,6 +18,21 @@ MissionNames = Annotated[
     list[str] | None, typer.Option("--mission", "-m", help="Mission, pattern or file of your own; may be repeated.")
 ]
 MissionSets = Annotated[list[str] | None, typer.Option("--mission-set", "-S", help="Set of missions; may be repeated.")]
+Difficulty = Annotated[str, typer.Option(help="Difficulty of missions that have one.")]
+MapSeed = Annotated[int | None, typer.Option(min=0, help="Pins the map; otherwise every episode's seed makes its own.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes at most.")]
+Fast = Annotated[
+    bool, typer.Option("--fast", help="Batch networks also where that changes their last bits; results say so.")
+]
+Isolated = Annotated[bool, typer.Option("--isolated", help="Every policy in a sandbox, not only bundles.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="For a policy to load, to start or for one step, before it forfeits."),
+]
+Metric = Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")]
+Aggregation = Annotated[
+    str, typer.Option(help="How the values of a policy's seats become one: mean, sum, min or max; mean if not given.")
+]
 OwnFiles = Annotated[list[str] | None, typer.Option("--code", help="Your own file or folder; may be repeated.")]
 
 

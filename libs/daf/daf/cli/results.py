@@ -13,6 +13,7 @@ from rich.table import Column
 
 from daf import document_config
 from daf.cli.evaluation_display import evaluation_state
+from daf.cli.options import Aggregation, Metric
 from daf.cli.session import JsonFlag, notice, open_client, print_json, resource_name
 from daf.client import Client, all_pages
 from daf.convert.metrics import metric_message
@@ -41,10 +42,6 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="The evaluation, by its id or its name evaluations/ID.")]
-Metric = Annotated[str, typer.Option(help="reward, or a statistic of the agents or the game.")]
-Aggregation = Annotated[
-    str, typer.Option(help="How the values of a policy's seats become one: mean, sum, min or max; mean if not given.")
-]
 Latency = Annotated[bool, typer.Option("--latency", help="Show how long the policies' steps took.")]
 CsvFlag = Annotated[bool, typer.Option("--csv", help="Print one row a policy, and mission, as CSV.")]
 
