@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from daf.client import Client, all_pages
 from daf.config import DAFEvaluationConfig
@@ -73,18 +73,23 @@ def summarize(client: Client, evaluation: str, metric: Metric) -> SummarizeEvalu
 
 def list_episodes(client: Client, evaluation: str) -> Iterator[Episode]:
     """The episodes that are recorded, by scenario and index; read page by page."""
-
-    def page(token: str) -> tuple[list[Episode], str]:
-        request = ListEpisodesRequest(evaluation=evaluation, page_size=_PAGE_SIZE, page_token=token)
-        answer = client.statistics.ListEpisodes(request)
-        return list(answer.episodes), answer.next_page_token
-
-    return all_pages(page)
+    return (episode for page in _pages(client, evaluation) for episode in page)
 
 
 def forfeit_reasons(client: Client, evaluation: Evaluation) -> list[str]:
-    """Why policies could not play, each reason once, from the first episodes."""
+    """Why policies could not play, each reason once, from the first episodes that were forfeited."""
     labels = {str(number): policy.label for number, policy in enumerate(evaluation.spec.policies)}
-    episodes = client.statistics.ListEpisodes(ListEpisodesRequest(evaluation=evaluation.name)).episodes
-    forfeits = [forfeit for episode in episodes for forfeit in episode.forfeits]
-    return list(dict.fromkeys(f"{labels.get(f.subject, f.subject)}: {f.message}" for f in forfeits))
+    for episodes in _pages(client, evaluation.name):
+        forfeits = [forfeit for episode in episodes for forfeit in episode.forfeits]
+        if forfeits:
+            return list(dict.fromkeys(f"{labels.get(f.subject, f.subject)}: {f.message}" for f in forfeits))
+    return []
+
+
+def _pages(client: Client, evaluation: str) -> Iterator[Sequence[Episode]]:
+    def page(token: str) -> tuple[list[Sequence[Episode]], str]:
+        request = ListEpisodesRequest(evaluation=evaluation, page_size=_PAGE_SIZE, page_token=token)
+        answer = client.statistics.ListEpisodes(request)
+        return [answer.episodes], answer.next_page_token
+
+    return all_pages(page)

@@ -15,6 +15,7 @@ from daf.evaluation_results import EvaluationResult, has_teams
 from daf.render import interval, number, plus_minus
 from daf.results import ScoreResult
 from daf.tables import print_table, table
+from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.statistics.v1 import metric_pb2
 from daf_protos.statistics.v1.statistics_service_pb2 import PolicySummary
 
@@ -59,12 +60,16 @@ def print_evaluation(result: EvaluationResult, *, latency: bool = False, console
         note = "Note: the teams play the same seeds, which the intervals over all do not know of."
         console.print(Text(note, style="yellow"), soft_wrap=True)
     digest = evaluation.digest or result.summary.digest
-    console.print(f"{evaluation.name}, digest {digest}", style="dim", soft_wrap=True)
+    so_far = ""
+    if evaluation.state != evaluation_pb2.EVALUATION_STATE_SUCCEEDED:
+        so_far = f", {evaluation.done_episodes:,} of {evaluation.total_episodes:,} episodes"
+    console.print(f"{evaluation.name}{so_far}, digest {digest}", style="dim", soft_wrap=True)
 
 
-def write_csv(result: EvaluationResult, file: TextIO = sys.stdout) -> None:
-    """Writes one row a policy over all missions, with an empty mission, then those by mission and team."""
-    writer = csv.writer(file, lineterminator="\n")
+def write_csv(result: EvaluationResult, file: TextIO | None = None) -> None:
+    """Writes one row a policy over all missions, with an empty mission, then those by mission and team; to standard
+    output if no file is given."""
+    writer = csv.writer(file or sys.stdout, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     writer.writerows(_csv_rows(result))
 

@@ -139,6 +139,13 @@ def test_the_table_shows_copies_forfeits_and_latency_where_there_are_any() -> No
     assert not any("played fast" in line for line in printed(plain))
 
 
+def test_what_is_not_all_played_says_how_much_is() -> None:
+    running = evaluation(SOLO[:2])
+    running.state, running.done_episodes, running.total_episodes = evaluation_pb2.EVALUATION_STATE_RUNNING, 1, 2000
+    assert printed(result(running, [summary(0, [1])]))[-1].startswith("evaluations/e, 1 of 2,000 episodes, digest ab")
+    assert "2,000" not in printed(result(evaluation(SOLO[:2]), [summary(0, [1, 3])]))[-1]
+
+
 def test_csv_has_a_row_a_policy_and_mission() -> None:
     file = io.StringIO()
     write_csv(result(evaluation(SOLO, missions=2), [summary(0, [0.1, 0.3, 1, 2]), summary(1, [0, 0, 1, 1])]), file)
