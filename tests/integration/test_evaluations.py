@@ -121,6 +121,24 @@ def test_an_unknown_metric_is_refused_before_anything_is_played(daf: Daf, client
     assert evaluations(client) == before
 
 
+def test_a_metric_that_only_ones_own_mission_may_have_is_said_to_be_unknown(daf: Daf, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("game: {}\n")
+    done = daf("evaluate", "-p", "starter", "-m", "own.yaml", "--metric", "gold.found", "--name", "own", "--detach")
+    assert done.returncode == 0
+    assert "no mission of CoGames has a statistic 'gold.found'" in done.stderr
+    assert daf("results", "cancel", "own").returncode == 0
+
+
+@pytest.mark.parametrize("team", ["pickup", "pairs"])
+def test_teams_that_are_planned_by_seats_need_missions_whose_seats_are_known(
+    daf: Daf, tmp_path: Path, team: str
+) -> None:
+    (tmp_path / "own.yaml").write_text("game: {}\n")
+    done = daf("evaluate", "-p", "starter", "-p", "noop", "-m", "own.yaml", "--team", team)
+    assert done.returncode == 2
+    assert "number of seats is known only once it is played" in done.stderr
+
+
 def test_episodes_on_maps_of_the_training_are_warned_of(daf: Daf) -> None:
     arguments = ["-m", MISSION.name, "--cogs", "4", "--max-steps", "10"]
     assert daf("train", "-p", "lstm", *arguments, "--steps", "100", "--seed", "42", "--name", "trained").returncode == 0
