@@ -135,9 +135,12 @@ def race_lines(comparison: Comparison) -> list[str]:
         for one in race.decisions
     ]
     played, planned = episodes_played(comparison)
-    saved = f", {1 - played / planned:.0%} fewer than the {planned} planned" if played < planned else ""
-    state = "is over" if race.over else "goes on"
-    lines.append(f"The race {state} after {race.looks} of {looks} looks: {played} episodes were played{saved}.")
+    after = f"after {race.looks} of {looks} looks"
+    if race.over:
+        saved = f", {1 - played / planned:.0%} fewer than the {planned} planned" if played < planned else ""
+        lines.append(f"The race is over {after}: {played} episodes were played{saved}.")
+    else:
+        lines.append(f"The race goes on {after}: {played} of at most {planned} episodes have been played.")
     return lines
 
 
