@@ -381,6 +381,20 @@ async def test_values_from_elsewhere_are_compared_as_recorded_ones_are(
 
 
 @on_sqlite
+async def test_values_from_elsewhere_are_paired_by_their_seeds_whatever_their_order(
+    comparisons: ComparisonServiceAsyncStub,
+) -> None:
+    def of(label: str, seeds: list[int], bonus: float) -> pb.PolicyValues:
+        missions = [pb.MissionValues(mission=m, seeds=seeds, values=[seed + bonus for seed in seeds]) for m in "mn"]
+        return pb.PolicyValues(label=label, missions=missions if bonus else missions[::-1])
+
+    asked = api.CompareValuesRequest(policies=[of("A", [1, 2, 3, 4], 0.5), of("B", [4, 3, 1, 9], 0.0)])
+    (pair,) = (await raising(comparisons.CompareValues(asked))).comparison.pairs
+
+    assert (pair.pairs, pair.difference, pair.difference_standard_deviation) == (6, 0.5, 0.0)
+
+
+@on_sqlite
 async def test_a_plan_says_how_many_episodes_are_needed(
     stub: StatisticsServiceAsyncStub, comparisons: ComparisonServiceAsyncStub
 ) -> None:
