@@ -60,6 +60,20 @@ class SeatedPolicy(MultiAgentPolicy):
             agent = self._policy.agent_policy(agent_id)
         return SeatedAgent(self._index, agent_id, agent, self.policy_env_info, self.latency)
 
+    @property
+    def takes_rows(self) -> bool:
+        """Whether `step_rows` is the way to step it."""
+        return isinstance(self._policy, PolicyElsewhere)
+
+    def step_rows(self, observed: Sequence[tuple[int, bytes]]) -> list[Action]:
+        """As `SeatedAgent.step_group`; see `daf_cogames.policies.PolicyElsewhere`, which checks its actions."""
+        assert isinstance(self._policy, PolicyElsewhere)
+        with blame(self._index, None, "step"):
+            started = time.perf_counter_ns()
+            actions = self._policy.step_rows(observed)
+            self.latency.add(time.perf_counter_ns() - started, len(observed))
+            return actions
+
     def close(self) -> None:
         """The episode is over."""
         if isinstance(self._policy, PolicyElsewhere):

@@ -8,6 +8,7 @@ another instead of in threads that share random state, and every episode keeps i
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -175,8 +176,22 @@ class _RolloutInTurn(Rollout):
         return [result for indices in group_indices for result in self._step_group(indices)]
 
     def _step_group(self, indices: list[int]) -> list[StepResult]:
-        together = self._episode.together.get(self._episode.plan.seats[indices[0]])
-        return super()._step_group(indices) if together is None else together.step_agents(self._episode, indices)
+        policy = self._episode.plan.seats[indices[0]]
+        if (together := self._episode.together.get(policy)) is not None:
+            return together.step_agents(self._episode, indices)
+        if self._episode.policies[policy].takes_rows:
+            return self._step_by_rows(self._episode.policies[policy], indices)
+        return super()._step_group(indices)
+
+    def _step_by_rows(self, policy: SeatedPolicy, indices: list[int]) -> list[StepResult]:
+        seen = self._episode.observations
+        started = time.time_ns()
+        actions = policy.step_rows([(index, seen[index].tobytes()) for index in indices])
+        taken = time.time_ns() - started
+        return [
+            (index, action, taken / 1_000_000, {}, started, taken)
+            for index, action in zip(indices, actions, strict=True)
+        ]
 
     def _measure_single_step(self, index: int) -> tuple[Any, ...]:
         watcher = self._episode.watched.get(index)

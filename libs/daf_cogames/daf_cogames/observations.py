@@ -34,11 +34,7 @@ def decoded(
 
 def encoded(observation: AgentObservation, tokens: int) -> bytes:
     """The rows of an observation that was decoded, all of them: those without a token are 255s."""
-    if not observation.tokens:
-        return b"\xff" * (3 * tokens)
-    everybody = getattr(observation.tokens[0].raw_token, "base", None)
-    if isinstance(everybody, np.ndarray) and everybody.ndim == 3:  # the simulator's own, of all agents
-        return bytes(everybody[observation.agent_id].tobytes())
-    rows = np.full((tokens, 3), 0xFF, dtype=np.uint8)
-    rows[: len(observation.tokens)] = [token.raw_token for token in observation.tokens]
+    rows = np.full((tokens, 3), _NO_FEATURE, dtype=np.uint8)
+    for row, token in zip(rows, observation.tokens, strict=False):
+        row[:] = token.raw_token
     return rows.tobytes()

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from mettagrid.policy.loader import discover_and_register_policies, initialize_o
 from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy, PolicySpec
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.policy.policy_registry import get_policy_registry
+from mettagrid.simulator import Action
 from mettagrid.util.module import load_symbol
 
 from daf_cogames.aliases import CORRECTED_POLICIES
@@ -66,7 +67,11 @@ class PolicyLoader(Protocol):
 
 
 class PolicyElsewhere(MultiAgentPolicy):
-    """A policy that is not in this process."""
+    """A policy that is not in this process, so that nothing here need take its observations apart."""
+
+    def step_rows(self, observed: Sequence[tuple[int, bytes]]) -> list[Action]:
+        """The actions of some seats, which see these rows; see `daf_cogames.observations`."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Its episode is over."""

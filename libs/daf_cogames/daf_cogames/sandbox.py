@@ -147,7 +147,7 @@ class Sandbox:
 
 
 class SandboxedPolicy(PolicyElsewhere):
-    """A policy in another process, which ends with this object. All its agents step at once."""
+    """A policy in another process, which ends with this object."""
 
     def __init__(self, process: _PolicyProcess, environment: PolicyEnvInterface) -> None:
         super().__init__(environment)
@@ -158,6 +158,11 @@ class SandboxedPolicy(PolicyElsewhere):
         self.process.call(Request.SEAT, messages.seat_request(agent_id), "starting")
         return _SandboxedAgent(self, agent_id)
 
+    def step_rows(self, observed: Sequence[tuple[int, bytes]]) -> list[Action]:
+        names = self.policy_env_info.all_action_names
+        actions = self.process.step(observed, len(names))
+        return [Action(names[index], None if vibe is None else names[vibe]) for index, vibe in actions]
+
     def close(self) -> None:
         self.process.end()
 
@@ -166,23 +171,13 @@ class _SandboxedAgent(AgentPolicy):
     def __init__(self, policy: SandboxedPolicy, seat: int) -> None:
         super().__init__(policy.policy_env_info)
         self._policy, self._seat = policy, seat
-        self._action_names = policy.policy_env_info.all_action_names
         self._tokens = policy.policy_env_info.observation_shape[0]
 
     def reset(self, simulation: Simulation | None = None) -> None:
         self._policy.process.call(Request.RESET, messages.seat_request(self._seat), "starting")
 
     def step(self, obs: AgentObservation) -> Action:
-        return self.step_group([(self._seat, obs)])[0]
-
-    def can_step_group(self, policies: Sequence[AgentPolicy]) -> bool:
-        return all(isinstance(agent, _SandboxedAgent) and agent._policy is self._policy for agent in policies)
-
-    def step_group(self, observations: list[tuple[int, AgentObservation]]) -> list[Action]:
-        names = self._action_names
-        observed = [(seat, encoded(observation, self._tokens)) for seat, observation in observations]
-        actions = self._policy.process.step(observed, len(names))
-        return [Action(names[index], None if vibe is None else names[vibe]) for index, vibe in actions]
+        return self._policy.step_rows([(self._seat, encoded(obs, self._tokens))])[0]
 
 
 class _PolicyProcess:
