@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,19 @@ def test_a_broken_stock_policy_fails_as_a_policy() -> None:
         EpisodeRunner(MISSION, [PolicySource("stateless")]).run(EpisodePlan(0, 0, (0, 0, 0, 0)))
 
     assert raised.value.stage == "step"
+
+
+@pytest.mark.parametrize("name", ["starter", "lstm_corrected"])
+def test_a_replay_is_written_and_changes_nothing(name: str, tmp_path: Path) -> None:
+    runner = EpisodeRunner(MISSION, [PolicySource(name)])
+    plan = EpisodePlan(0, SEED, (0, 0, 0, 0))
+
+    with_replay = runner.run(plan, replay=tmp_path / "replay.json.z")
+
+    assert with_replay.digest == runner.run(plan).digest
+    replay = json.loads(zlib.decompress((tmp_path / "replay.json.z").read_bytes()))
+    assert replay["max_steps"] == 30
+    assert replay["num_agents"] == 4
 
 
 def test_a_plan_for_another_mission_is_refused() -> None:
