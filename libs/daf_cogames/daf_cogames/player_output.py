@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from fcntl import F_SETPIPE_SZ, fcntl
 
 from daf_cogames.marks import EPISODE, WHO, Mark, decode
 
@@ -35,6 +37,8 @@ class Output:
         self._episode = 0
         self._printed: Counter[Mark | None] = Counter()
         self._flooded = False
+        with contextlib.suppress(PermissionError):  # where the system has given out all its pipes' memory
+            fcntl(descriptor, F_SETPIPE_SZ, PIPE_BYTES)
         self._thread = threading.Thread(target=self._read, name="player output", daemon=True)
         self._thread.start()
 
@@ -79,5 +83,6 @@ class Output:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    with contextlib.suppress(OSError):  # a full disk: the log suffers, not who prints
+        while data:
+            data = data[os.write(descriptor, data) :]

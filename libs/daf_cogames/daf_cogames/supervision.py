@@ -10,7 +10,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from fcntl import F_SETPIPE_SZ, fcntl
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -24,7 +23,7 @@ from daf_cogames.hard_failures import Patience, PlayerDied, blame, broken, crash
 from daf_cogames.marks import Mark
 from daf_cogames.mother import Mother, kill_group
 from daf_cogames.player import Play, Seats
-from daf_cogames.player_output import FLOOD_BYTES, PIPE_BYTES, Output
+from daf_cogames.player_output import FLOOD_BYTES, Output
 from daf_cogames.seating import EpisodePlan
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.statistics.v1.episode_pb2 import Episode
@@ -137,8 +136,6 @@ class Player:
             self._cells[cell] = 0
         self._connection, theirs = socket.socketpair()
         printed, output = os.pipe()
-        with contextlib.suppress(PermissionError):  # where the system has given out all its pipes' memory
-            fcntl(output, F_SETPIPE_SZ, PIPE_BYTES)
         self._pid = mother.fork(theirs, output)
         self._process = os.pidfd_open(self._pid)
         theirs.close()
@@ -231,8 +228,9 @@ class Player:
         return death(mark, exact)
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, OSError):
-            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
 
 def _unplayable(payload: bytes) -> Unplayable:
