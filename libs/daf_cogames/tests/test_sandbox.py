@@ -1,57 +1,29 @@
-"""What a policy of somebody else may do in its sandbox, and what it is kept from: by real processes."""
+"""What a policy of somebody else is kept from in its sandbox, by policies that try it."""
 
 from __future__ import annotations
 
-import gc
-import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
-from mettagrid.policy.policy import MultiAgentPolicy
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-from daf_cogames.bundle_files import bundle_policy
 from daf_cogames.confinement import MAX_FILE_BYTES
-from daf_cogames.episodes import EpisodeRunner
-from daf_cogames.failures import CRASHED, FAILED, FLOODED, HUNG, PolicyFailure
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.policies import LoaderError, PolicyError, PolicySource
+from daf_cogames.policies import PolicyError
 from daf_cogames.sandbox import Sandbox
-from daf_cogames.seating import plan_episodes
+from libs.daf_cogames.tests.sandboxed import make_bundle
 
 MISSION = Mission("cogsguard_arena.basic", cogs=2, max_steps=10)
 SECRET = "the-token-of-the-worker"
-LIMIT_SECONDS = 3.0
+LIMIT_SECONDS = 2.0
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what is enforced is Linux's")
-
-POLICY = """
-import os, sys
-from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy
-from mettagrid.simulator import Action
-
-class Agent(AgentPolicy):
-    def step(self, obs):
-        {step}
-        return Action(name="noop")
-
-class Policy(MultiAgentPolicy):
-    def __init__(self, policy_env_info, device="cpu", **kwargs):
-        super().__init__(policy_env_info)
-        {load}
-
-    def agent_policy(self, agent_id):
-        return Agent(self._policy_env_info)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -70,59 +42,19 @@ def environment() -> PolicyEnvInterface:
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> Callable[..., PolicySource]:
-    """Makes the directory of a bundle."""
-
-    def make(load: str = "pass", step: str = "pass", setup: str | None = None, **files: str) -> PolicySource:
-        root = tmp_path / "bundle"
-        root.mkdir()
-        parts = {"load": load, "step": step}
-        parts = {name: textwrap.indent(textwrap.dedent(code), " " * 8).strip() for name, code in parts.items()}
-        (root / "hostile.py").write_text(POLICY.format(**parts))
-        spec = {"class_path": "hostile.Policy", "setup_script": setup and "setup_policy.py"}
-        (root / "policy_spec.json").write_text(json.dumps(spec))
-        if setup:
-            (root / "setup_policy.py").write_text(textwrap.dedent(setup))
-        return bundle_policy(root)
-
-    return make
-
-
-@pytest.fixture
-def run(sandbox: Sandbox, environment: PolicyEnvInterface, bundle: Callable[..., PolicySource]) -> Callable[[str], str]:
+def run(sandbox: Sandbox, environment: PolicyEnvInterface, tmp_path: Path) -> Callable[[str], str]:
     """Runs code in a policy's constructor; returns what the expression `said` then is."""
 
     def run_in_sandbox(code: str) -> str:
-        source = bundle(load=textwrap.dedent(code) + "\nraise RuntimeError('said: ' + str(said))")
+        source = make_bundle(
+            tmp_path / "bundle", load=textwrap.dedent(code) + "\nraise RuntimeError('said: ' + str(said))"
+        )
         with pytest.raises(PolicyError) as error:
             sandbox.load(source, environment, "cpu")
         match = re.search("said: (.*)", error.value.message)
         return match[1] if match else error.value.message
 
     return run_in_sandbox
-
-
-def episode(sandbox: Sandbox, *sources: PolicySource) -> EpisodeRunner:
-    return EpisodeRunner(MISSION, [PolicySource(**{**vars(source), "elsewhere": sandbox}) for source in sources])
-
-
-def plan():
-    return plan_episodes((0, 0), 1, 7)[0]
-
-
-def processes() -> list[psutil.Process]:
-    """The processes of policies; those that were killed are given time to end."""
-    for _ in range(500):
-        warm = [child for child in psutil.Process().children() if "daf_cogames.sandbox_child" in child.cmdline()]
-        forked = [child for process in warm for child in process.children(recursive=True)]
-        alive = [child for child in forked if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
-        if not alive:
-            break
-        time.sleep(0.01)
-    return alive
-
-
-# What it is kept from.
 
 
 @linux
@@ -354,205 +286,3 @@ def test_memory_is_limited(run: Callable[[str], str]) -> None:
 def refused(call: str) -> str:
     """Code that makes a call and says which error it ends with."""
     return f"try:\n    said = {call}\nexcept OSError as error:\n    said = type(error).__name__\n"
-
-
-# How it ends.
-
-
-@pytest.mark.parametrize(
-    ("step", "reason", "said"),
-    [
-        ("raise RuntimeError('no idea')", FAILED, "in seat 0: RuntimeError: no idea"),
-        ("raise SystemExit(0)", FAILED, "in seat 0: SystemExit: 0"),
-        ("raise KeyboardInterrupt", FAILED, "in seat 0: KeyboardInterrupt"),
-        ("return None", FAILED, "in seat 0: TypeError: step() returned NoneType instead of an Action"),
-        ("return Action(name='fly')", FAILED, "is no action of this environment"),
-        ("while True: pass", HUNG, "a step takes longer than 3 s"),
-        ("__import__('ctypes').PyDLL(None).sleep(1000)", HUNG, "a step takes longer than 3 s"),
-        ("os._exit(3)", CRASHED, "its process ended with exit code 3"),
-        ("os._exit(0)", CRASHED, "its process ended with exit code 0"),
-        ("os.abort()", CRASHED, "its process was ended by SIGABRT"),
-        ("os.kill(os.getpid(), 9)", CRASHED, "its process was ended by SIGKILL"),
-        ("__import__('ctypes').string_at(0)", CRASHED, "its process was ended by SIGSEGV"),
-        ("while True: print('x' * 10000)", FLOODED, "it prints more than 16 MiB"),
-        ("while True: os.write(2, b'x' * 10000)", FLOODED, "it prints more than 16 MiB"),
-        ("os.closerange(0, 200)", CRASHED, "its process ended with exit code 1"),
-        ("os.closerange(0, 200)\nimport time\ntime.sleep(1000)", FAILED, "it has closed its channel"),
-    ],
-)
-def test_a_policy_that_ends_badly_forfeits_and_the_next_episode_begins_anew(
-    sandbox: Sandbox, bundle: Callable[..., PolicySource], step: str, reason: str, said: str
-) -> None:
-    runner = episode(sandbox, bundle(step=step), PolicySource("noop"))
-
-    with pytest.raises(PolicyFailure) as failure:
-        runner.run(plan())
-
-    assert (failure.value.policy, failure.value.stage, failure.value.reason) == (0, "step", reason)
-    assert said in failure.value.message
-    assert processes() == []
-    assert runner.run(plan_episodes((1, 1), 1, 7)[0]).steps == MISSION.max_steps
-
-
-@pytest.mark.parametrize(
-    ("load", "reason", "said"),
-    [
-        ("raise RuntimeError('no luck')", FAILED, "hostile.Policy could not be constructed: RuntimeError: no luck"),
-        ("while True: pass", HUNG, "loading takes longer than 3 s"),
-        ("os._exit(7)", CRASHED, "its process ended with exit code 7"),
-        ("while True: print('x' * 10000)", FLOODED, "it prints more than 16 MiB"),
-    ],
-)
-def test_a_policy_that_cannot_be_loaded_forfeits(
-    sandbox: Sandbox, bundle: Callable[..., PolicySource], load: str, reason: str, said: str
-) -> None:
-    with pytest.raises(PolicyFailure) as failure:
-        episode(sandbox, bundle(load=load)).run(plan())
-
-    assert (failure.value.policy, failure.value.stage, failure.value.reason) == (0, "load", reason)
-    assert said in failure.value.message
-
-
-CHANNEL = """
-import pickle, struct
-for channel in range(3, 200):
-    try:
-        os.fstat(channel)
-        break
-    except OSError:
-        pass
-"""
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        "pickle.dumps(print)",
-        "b'\\xff' * 100",
-        "struct.pack('<BI', 2, 4) + struct.pack('<HH', 60000, 0xFFFF)",
-        "struct.pack('<BI', 2, 8) + struct.pack('<HHHH', 0, 60000, 0, 60000)",
-        "struct.pack('<BI', 2, 0xFFFFFFFF)",
-        "struct.pack('<BI', 2, 0) * 10",
-        "struct.pack('<BI', 3, 1) + b'x'",
-        "struct.pack('<BI', 3, 60000) + b'x' * 60000",
-        "struct.pack('<BI', 2, 0)",
-        "struct.pack('<BI', 1, 0)",
-        "struct.pack('<BI', 4, 0)",
-        "struct.pack('<BI', 99, 0)",
-    ],
-)
-def test_what_is_forged_on_its_channel_is_refused(
-    sandbox: Sandbox, bundle: Callable[..., PolicySource], forged: str
-) -> None:
-    source = bundle(step=f"{CHANNEL}\nos.write(channel, {forged})\nimport time\ntime.sleep(1000)")
-
-    with pytest.raises(PolicyFailure, match="it answers nonsense") as failure:
-        episode(sandbox, source).run(plan())
-
-    assert failure.value.reason == FAILED
-
-
-def test_a_forged_text_is_one_printable_line(sandbox: Sandbox, bundle: Callable[..., PolicySource]) -> None:
-    text = "b'\\x1b[2J\\n\\nERROR root: all is \\xff lost'"
-    source = bundle(
-        step=f"{CHANNEL}\ntext = {text}\nos.write(channel, struct.pack('<BIH', 3, 2 + len(text), 1) + text)"
-        "\nimport time\ntime.sleep(1000)"
-    )
-
-    with pytest.raises(PolicyFailure) as failure:
-        episode(sandbox, source).run(plan())
-
-    assert failure.value.message == "in seat 1: [2J ERROR root: all is \ufffd lost"
-
-
-def test_it_cannot_rewrite_its_reward(sandbox: Sandbox, bundle: Callable[..., PolicySource]) -> None:
-    rewrite = """
-        import gc, numpy
-        for thing in gc.get_objects():
-            if hasattr(thing, "episode_rewards"):
-                thing.episode_rewards[:] = 1e6
-            if isinstance(thing, numpy.ndarray) and thing.dtype == numpy.float32 and thing.flags.writeable:
-                thing[...] = 1e6
-    """
-
-    outcome = episode(sandbox, bundle(step=rewrite)).run(plan())
-
-    assert outcome.rewards == EpisodeRunner(MISSION, [PolicySource("noop")]).run(plan()).rewards
-
-
-def test_an_episode_sees_nothing_of_the_one_before(sandbox: Sandbox, bundle: Callable[..., PolicySource]) -> None:
-    source = bundle(
-        step="""
-        import builtins
-        assert not os.path.exists("left behind") or getattr(builtins, "mine", False)
-        builtins.mine = True
-        open("left behind", "w").close()
-    """
-    )
-    runner = episode(sandbox, source)
-
-    assert runner.run(plan()).digest == runner.run(plan()).digest
-
-
-def test_its_output_is_passed_on_in_part(
-    sandbox: Sandbox, bundle: Callable[..., PolicySource], capsys: pytest.CaptureFixture[str]
-) -> None:
-    episode(sandbox, bundle(step="print('hello from a policy')\nprint('x' * 100_000)")).run(plan())
-
-    said = capsys.readouterr().out
-    assert said.startswith("hello from a policy\n")
-    assert "the rest of what it prints in this episode is dropped" in said
-    assert len(said) < 300_000
-
-
-def test_no_process_outlives_its_policy(sandbox: Sandbox, environment: PolicyEnvInterface) -> None:
-    policy: MultiAgentPolicy | None = sandbox.load(PolicySource("noop"), environment, "cpu")
-    assert policy is not None
-
-    del policy
-    gc.collect()
-
-    assert processes() == []
-
-
-WORKER = """
-import sys, time
-from daf_cogames.policies import PolicySource
-from daf_cogames.missions import Mission, build_mission
-from daf_cogames.sandbox import Sandbox
-from mettagrid.policy.policy_env_interface import PolicyEnvInterface
-environment = PolicyEnvInterface.from_mg_cfg(build_mission(Mission("cogsguard_arena.basic", cogs=2)))
-sandbox = Sandbox(60)
-policy = sandbox.load(PolicySource("noop"), environment, "cpu")
-print("loaded", policy.process._process, flush=True)
-time.sleep(600)
-"""
-
-
-@linux
-def test_it_dies_with_its_worker() -> None:
-    with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout is not None
-        line = next(line for line in worker.stdout if line.startswith("loaded"))
-        started = [*psutil.Process(worker.pid).children(recursive=True)]
-        assert int(line.split()[1]) in [process.pid for process in started]
-        worker.kill()
-        worker.wait()
-
-        _, alive = psutil.wait_procs(started, timeout=10)
-
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def test_a_warm_process_that_is_lost_is_replaced(environment: PolicyEnvInterface) -> None:
-    with Sandbox(20) as sandbox:
-        sandbox.load(PolicySource("noop"), environment, "cpu")
-        for child in psutil.Process().children():
-            if str(os.getpid()) in child.cmdline() and sandbox._warm and child.pid == sandbox._warm._process.pid:
-                child.kill()
-                child.wait()
-
-        with pytest.raises(LoaderError):
-            sandbox.load(PolicySource("noop"), environment, "cpu")
-
-        assert sandbox.load(PolicySource("noop"), environment, "cpu")
