@@ -211,12 +211,13 @@ def test_no_process_outlives_its_policy(sandbox: Sandbox, environment: PolicyEnv
 
 WORKER = """
 import sys, time
+from pathlib import Path
 from daf_cogames.policies import PolicySource
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.sandbox import Sandbox
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 environment = PolicyEnvInterface.from_mg_cfg(build_mission(Mission("cogsguard_arena.basic", cogs=2)))
-sandbox = Sandbox(60)
+sandbox = Sandbox(60, scratch=Path(sys.argv[1]))
 policy = sandbox.load(PolicySource("noop"), environment, "cpu")
 print("loaded", policy.process._process, flush=True)
 time.sleep(600)
@@ -224,8 +225,8 @@ time.sleep(600)
 
 
 @linux
-def test_it_dies_with_its_worker() -> None:
-    with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE, text=True) as worker:
+def test_it_dies_with_its_worker(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         line = next(line for line in worker.stdout if line.startswith("loaded"))
         started = [*psutil.Process(worker.pid).children(recursive=True)]
