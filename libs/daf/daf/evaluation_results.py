@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from google.protobuf.json_format import MessageToDict
 
 from daf.client import Client
-from daf.comparison_results import labels_of_missions
-from daf.evaluations import forfeit_reasons, list_episodes, read_evaluation, summarize
+from daf.comparison_results import given, labels_of_missions
+from daf.evaluations import forfeit_reasons, read_evaluation, summarize
+from daf.results import ScoreResult
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec, Scenario
-from daf_protos.statistics.v1.episode_pb2 import Episode
 from daf_protos.statistics.v1.metric_pb2 import Metric
 from daf_protos.statistics.v1.statistics_service_pb2 import PolicySummary, SummarizeEvaluationResponse
-
-type Place = tuple[int, int]
-"""Scenario and index of an episode."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +25,10 @@ class PartScore:
     policy: int
     mission: str
     team: str
-    """Who played, for example `2 starter, 2 random`; empty over all teams."""
-    episodes: int
-    """Those that count."""
-    mean: float | None
-    standard_error: float | None
-    """None below two episodes, and where some are copies of others."""
+    """Who played, for example `2 starter, 2 random`; empty where the policies play in one team, or alone."""
+    score: ScoreResult
+    copies: int
+    """How many of the score's episodes are copies of others."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +47,7 @@ class EvaluationResult:
     @property
     def labels(self) -> list[str]:
         """What the policies are called, by number."""
-        return [policy.label for policy in self.evaluation.spec.policies]
+        return _labels(self.evaluation)
 
 
 def read_result(client: Client, name: str, metric: Metric) -> EvaluationResult:
@@ -73,7 +66,7 @@ def read_result(client: Client, name: str, metric: Metric) -> EvaluationResult:
         evaluation,
         metric,
         summary,
-        _parts(client, evaluation, summary.policies),
+        part_scores(evaluation, summary.policies),
         forfeit_reasons(client, evaluation) if forfeited else [],
     )
 
@@ -97,71 +90,19 @@ def has_teams(evaluation: Evaluation) -> bool:
     return evaluation.spec.team in (evaluation_pb2.TEAM_PICKUP, evaluation_pb2.TEAM_PAIRS)
 
 
-def part_scores(
-    evaluation: Evaluation, policies: Iterable[PolicySummary], counted: Mapping[int, Sequence[Place]]
-) -> list[PartScore]:
-    """The scores by mission, where there are several, and by team, where a policy plays in several.
-
-    Args:
-        evaluation: with its scenarios.
-        policies: every policy's values, by scenario and index.
-        counted: for every policy the episodes that its values are of. Where these are not as many, it is left out.
-    """
-    missions, labels = mission_names(evaluation.spec), [policy.label for policy in evaluation.spec.policies]
-    by_team = has_teams(evaluation)
+def part_scores(evaluation: Evaluation, policies: Iterable[PolicySummary]) -> list[PartScore]:
+    """The scores by mission, where there are several, and by team, where a policy plays in several."""
+    missions, labels, teams = mission_names(evaluation.spec), _labels(evaluation), has_teams(evaluation)
     found = []
     for policy in policies:
-        places = counted.get(policy.policy, ())
-        if len(places) != len(policy.values):
-            continue
-        groups: dict[tuple[int, str], list[float]] = {}
-        for (scenario, _), value in zip(places, policy.values, strict=True):
-            played = evaluation.scenarios[scenario]
-            if len(missions) > 1:
-                groups.setdefault((played.mission, ""), []).append(value)
-            if by_team:
-                groups.setdefault((played.mission, team_name(played, labels)), []).append(value)
-        found += [
-            PartScore(policy.policy, missions[mission], team, len(values), *_mean(values, policy.copies))
-            for (mission, team), values in groups.items()
-        ]
+        for part in policy.scenarios:
+            played = evaluation.scenarios[part.scenario]
+            low, high = given(part, "interval_low"), given(part, "interval_high")
+            score = ScoreResult(part.mean, given(part, "standard_error"), low, high, part.episodes)
+            team = team_name(played, labels) if teams else ""
+            found.append(PartScore(policy.policy, missions[played.mission], team, score, part.copies))
     return found
 
 
-def planned_places(evaluation: Evaluation) -> dict[int, list[Place]]:
-    """The episodes that every policy is to play."""
-    places: dict[int, list[Place]] = {number: [] for number in range(len(evaluation.spec.policies))}
-    for number, scenario in enumerate(evaluation.scenarios):
-        seats = scenario.seats or [1] * len(scenario.policies)
-        for policy, count in zip(scenario.policies, seats, strict=True):
-            if count:
-                places[policy] += [(number, index) for index in range(evaluation.spec.episodes)]
-    return places
-
-
-def counted_places(episodes: Iterable[Episode]) -> dict[int, list[Place]]:
-    """The episodes that count for every policy: it did not forfeit them, and its rewards are finite."""
-    places: dict[int, list[Place]] = {}
-    for episode in episodes:
-        forfeited = {int(forfeit.subject) for forfeit in episode.forfeits}
-        broken = {
-            seat for seat, reward in zip(episode.seats, episode.rewards, strict=False) if not math.isfinite(reward)
-        }
-        for policy in sorted({*episode.seats} - forfeited - broken):
-            places.setdefault(policy, []).append((episode.scenario, episode.index))
-    return places
-
-
-def _parts(client: Client, evaluation: Evaluation, policies: Sequence[PolicySummary]) -> list[PartScore]:
-    if len(evaluation.spec.missions) == 1 and not has_teams(evaluation):
-        return []
-    counted: Mapping[int, Sequence[Place]] = planned_places(evaluation)
-    if any(len(counted[policy.policy]) != len(policy.values) for policy in policies):
-        counted = counted_places(list_episodes(client, evaluation.name))
-    return part_scores(evaluation, policies, counted)
-
-
-def _mean(values: Sequence[float], copies: int) -> tuple[float, float | None]:
-    exact = len(values) > 1 and not copies
-    error = statistics.stdev(values) / math.sqrt(len(values)) if exact else None
-    return math.fsum(values) / len(values), error
+def _labels(evaluation: Evaluation) -> list[str]:
+    return [policy.label for policy in evaluation.spec.policies]

@@ -95,12 +95,11 @@ def _print_parts(result: EvaluationResult, console: Console) -> None:
     if not result.parts:
         return
     teams = any(part.team for part in result.parts)
-    rows = table("mission", *(["team"] if teams else []), "policy", metric_name(result), "episodes")
+    rows = table("mission", *(["team"] if teams else []), "policy", metric_name(result), "95 % interval", "episodes")
     order = {name: place for place, name in enumerate(dict.fromkeys(part.mission for part in result.parts))}
-    for part in sorted(result.parts, key=lambda part: (order[part.mission], part.team != "")):
-        score = ScoreResult(part.mean or 0.0, part.standard_error, None, None, part.episodes)
-        team = [part.team or "all"] if teams else []
-        rows.add_row(part.mission, *team, result.labels[part.policy], plus_minus(score), str(part.episodes))
+    for part in sorted(result.parts, key=lambda part: order[part.mission]):
+        who = [*([part.team] if teams else []), result.labels[part.policy]]
+        rows.add_row(part.mission, *who, plus_minus(part.score), interval(part.score), str(part.score.episodes))
     console.print()
     print_table(rows, console)
 
@@ -122,9 +121,10 @@ def _csv_rows(result: EvaluationResult) -> Iterator[Sequence[object]]:
         numbers = [_cell(value) for value in (*scores, *latency)]
         yield [result.labels[policy.policy], "", "", metric, aggregation, *counts, *numbers]
     for part in result.parts:
-        scores = [part.mean, part.standard_error]
+        score = part.score
+        scores = [score.mean, score.standard_error, score.interval_low, score.interval_high]
         named = [result.labels[part.policy], part.mission, part.team, metric, aggregation]
-        yield [*named, part.episodes, "", "", *map(_cell, scores), "", "", "", ""]
+        yield [*named, score.episodes, "", part.copies, *map(_cell, scores), "", ""]
 
 
 def _cell(value: float | None) -> str:

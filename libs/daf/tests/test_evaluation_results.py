@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,22 +14,21 @@ from rich.console import Console
 from daf.cli.evaluation_display import show_evaluation
 from daf.convert.metrics import metric_message
 from daf.episode_rows import rows_of
-from daf.evaluation_results import (
-    EvaluationResult,
-    PartScore,
-    counted_places,
-    mission_names,
-    part_scores,
-    planned_places,
-)
+from daf.evaluation_results import EvaluationResult, PartScore, mission_names, part_scores
 from daf.render_evaluation import CSV_COLUMNS, print_evaluation, write_csv
+from daf.results import ScoreResult
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec, Scenario, Team
 from daf_protos.statistics.v1.episode_pb2 import Episode, PolicyLatency, Statistics
-from daf_protos.statistics.v1.statistics_service_pb2 import Latency, PolicySummary, SummarizeEvaluationResponse
+from daf_protos.statistics.v1.statistics_service_pb2 import (
+    Latency,
+    PolicySummary,
+    ScenarioSummary,
+    SummarizeEvaluationResponse,
+)
 
 ARENA = Mission(name="arena", cogs=2)
 
@@ -58,13 +58,21 @@ PAIRS = [
 ]
 
 
-def summary(policy: int, values: list[float], **fields: Any) -> PolicySummary:
-    mean = math.fsum(values) / len(values)
-    return PolicySummary(policy=policy, episodes=len(values), values=values, mean=mean, **fields)
+def summary(policy: int, *values: list[float], scenarios: Sequence[int] = (), **fields: Any) -> PolicySummary:
+    """With the values of each scenario."""
+    everything = [value for part in values for value in part]
+    parts = [
+        ScenarioSummary(scenario=number, episodes=len(part), mean=math.fsum(part) / len(part), interval_high=9.5)
+        for number, part in zip(scenarios, values, strict=False)
+    ]
+    mean = math.fsum(everything) / len(everything)
+    return PolicySummary(
+        policy=policy, episodes=len(everything), values=everything, mean=mean, scenarios=parts, **fields
+    )
 
 
 def result(of: Evaluation, policies: list[PolicySummary], **fields: Any) -> EvaluationResult:
-    parts = part_scores(of, policies, planned_places(of))
+    parts = part_scores(of, policies)
     answer = SummarizeEvaluationResponse(policies=policies, **fields)
     return EvaluationResult(of, metric_message("reward"), answer, parts)
 
@@ -76,49 +84,29 @@ def printed(of: EvaluationResult, **options: Any) -> list[str]:
 
 
 def test_scores_are_split_by_mission_where_there_are_several() -> None:
-    found = result(evaluation(SOLO, missions=2), [summary(0, [1, 3, 10, 20]), summary(1, [0, 0, 1, 1])])
-    assert found.parts == [
-        PartScore(0, "arena", "", 2, 2.0, 1.0),
-        PartScore(0, "village", "", 2, 15.0, 5.0),
-        PartScore(1, "arena", "", 2, 0.0, 0.0),
-        PartScore(1, "village", "", 2, 1.0, 0.0),
+    policies = [summary(0, [1, 3], [10, 20], scenarios=[0, 2]), summary(1, [0, 0], [1, 1], scenarios=[1, 3])]
+    assert result(evaluation(SOLO, missions=2), policies).parts == [
+        PartScore(policy, mission, "", ScoreResult(mean, None, None, 9.5, 2), 0)
+        for policy, mission, mean in [(0, "arena", 2), (0, "village", 15), (1, "arena", 0), (1, "village", 1)]
     ]
 
 
 def test_scores_of_cross_play_are_split_by_team() -> None:
-    found = result(evaluation(PAIRS, evaluation_pb2.TEAM_PAIRS), [summary(0, [1, 3, 5, 9]), summary(1, [0, 2, 4, 4])])
-    assert [(part.team, part.policy, part.mean) for part in found.parts] == [
+    policies = [summary(0, [1, 3], [5, 9], scenarios=[0, 2]), summary(1, [0, 2], [4, 4], scenarios=[1, 2])]
+    policies[0].scenarios[1].standard_error = 2
+    policies[0].scenarios[1].interval_low = 4.5
+    found = result(evaluation(PAIRS, evaluation_pb2.TEAM_PAIRS), policies)
+    assert [(part.team, part.policy, part.score.mean) for part in found.parts] == [
         ("2 good", 0, 2.0),
         ("1 good, 1 bad", 0, 7.0),
         ("2 bad", 1, 1.0),
         ("1 good, 1 bad", 1, 4.0),
     ]
-    assert "arena 1 good, 1 bad good 7 ± 2 2" in printed(found)
+    assert "arena 1 good, 1 bad good 7 ± 2 [4.5, 9.5] 2" in printed(found)
 
 
 def test_one_mission_and_one_team_have_no_parts() -> None:
     assert result(evaluation(SOLO[:2]), [summary(0, [1, 3]), summary(1, [1, 3])]).parts == []
-
-
-def test_copies_give_no_standard_error_of_a_part() -> None:
-    found = result(evaluation(SOLO, missions=2), [summary(0, [1, 1, 10, 20], copies=1)])
-    assert {part.standard_error for part in found.parts} == {None}
-
-
-def test_values_that_cannot_be_told_apart_are_not_split() -> None:
-    assert result(evaluation(SOLO, missions=2), [summary(0, [1, 3, 10])]).parts == []
-
-
-def test_episodes_that_were_forfeited_or_broken_are_known_by_the_episodes() -> None:
-    episodes = [
-        Episode(scenario=0, index=0, seats=[0, 1], rewards=[1, 2]),
-        Episode(scenario=0, index=1, seats=[0, 1], rewards=[1, 2], forfeits=[Failure(subject="0")]),
-        Episode(scenario=1, index=0, seats=[1, 0], rewards=[math.nan, 2]),
-    ]
-    places = counted_places(episodes)
-    assert places == {0: [(0, 0), (1, 0)], 1: [(0, 0), (0, 1)]}
-    found = part_scores(evaluation(SOLO, missions=2), [summary(0, [5, 7])], {0: [(0, 0), (2, 0)]})
-    assert [(part.mission, part.mean) for part in found] == [("arena", 5.0), ("village", 7.0)]
 
 
 def test_missions_of_one_name_are_told_apart_by_what_changes_them() -> None:
@@ -148,7 +136,8 @@ def test_what_is_not_all_played_says_how_much_is() -> None:
 
 def test_csv_has_a_row_a_policy_and_mission() -> None:
     file = io.StringIO()
-    write_csv(result(evaluation(SOLO, missions=2), [summary(0, [0.1, 0.3, 1, 2]), summary(1, [0, 0, 1, 1])]), file)
+    policies = [summary(0, [0.1, 0.3], [1, 2], scenarios=[0, 2]), summary(1, [0, 0], [1, 1], scenarios=[1, 3])]
+    write_csv(result(evaluation(SOLO, missions=2), policies), file)
     rows = list(csv.DictReader(io.StringIO(file.getvalue())))
     assert tuple(rows[0]) == CSV_COLUMNS
     assert [(row["policy"], row["mission"], row["episodes"]) for row in rows] == [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daf_common import names
@@ -11,7 +11,12 @@ from daf_common.errors import InvalidArgument, Violation
 from daf_protos.statistics.v1 import metric_pb2
 from daf_protos.statistics.v1.episode_pb2 import Episode, PolicyLatency
 from daf_protos.statistics.v1.metric_pb2 import Metric
-from daf_protos.statistics.v1.statistics_service_pb2 import Latency, PolicySummary, RecordEpisodesRequest
+from daf_protos.statistics.v1.statistics_service_pb2 import (
+    Latency,
+    PolicySummary,
+    RecordEpisodesRequest,
+    ScenarioSummary,
+)
 from daf_statistics import outcomes
 from daf_statistics.aggregation import Aggregation
 from daf_statistics.episodes import LARGEST
@@ -132,8 +137,10 @@ def episode_rows(request: RecordEpisodesRequest) -> tuple[list[dict[str, Any]], 
     return rows, [outcomes.row(episode.evaluation, outcomes.outcome(episode)) for episode in episodes]
 
 
-def summary_message(policy: int, summary: Summary, forfeits: int, histogram: Histogram | None) -> PolicySummary:
-    """A policy's score for the wire."""
+def summary_message(
+    policy: int, summary: Summary, forfeits: int, histogram: Histogram | None, scenarios: Mapping[int, Summary]
+) -> PolicySummary:
+    """A policy's score for the wire, over all and by scenario."""
     message = PolicySummary(
         policy=policy,
         episodes=len(summary.values),
@@ -143,6 +150,20 @@ def summary_message(policy: int, summary: Summary, forfeits: int, histogram: His
         values=summary.values,
         copies=summary.copies,
         latency=None if histogram is None else _latency_message(histogram),
+        scenarios=[_scenario_message(*item) for item in scenarios.items()] if len(scenarios) > 1 else [],
+    )
+    if summary.interval:
+        message.interval_low, message.interval_high = summary.interval
+    return message
+
+
+def _scenario_message(scenario: int, summary: Summary) -> ScenarioSummary:
+    message = ScenarioSummary(
+        scenario=scenario,
+        episodes=len(summary.values),
+        copies=summary.copies,
+        mean=summary.mean,
+        standard_error=summary.standard_error,
     )
     if summary.interval:
         message.interval_low, message.interval_high = summary.interval

@@ -23,7 +23,7 @@ from daf_statistics.latencies import added_up
 from daf_statistics.metrics import thinned
 from daf_statistics.outcomes import latencies_of
 from daf_statistics.samples import KnownStatistics, Samples, UnknownMetricError, find_source
-from daf_statistics.summary import evaluation_digest, is_loaded, summarize
+from daf_statistics.summary import by_scenario, evaluation_digest, is_loaded, summarize
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,11 @@ def _summarize(samples: Samples) -> pb.SummarizeEvaluationResponse:
     return pb.SummarizeEvaluationResponse(
         policies=[
             convert.summary_message(
-                policy, summarize(of_policy), samples.forfeits[policy].total(), histograms.get(policy)
+                policy,
+                summarize(of_policy),
+                samples.forfeits[policy].total(),
+                histograms.get(policy),
+                by_scenario(of_policy),
             )
             for policy, of_policy in sorted(samples.by_policy.items())
         ],

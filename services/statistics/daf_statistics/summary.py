@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from daf_statistics.samples import Sample, distinct
 from daf_statistics.spread import standard_error, t_quantile
@@ -47,6 +48,12 @@ def summarize(samples: Sequence[Sample]) -> Summary:
         margin = error * t_quantile(len(independent) - 1, (1 + CONFIDENCE) / 2)
         interval = (mean - margin, mean + margin)
     return Summary(mean, error, interval, len(values) - len(independent), values)
+
+
+def by_scenario(samples: Sequence[Sample]) -> dict[int, Summary]:
+    """The same for each scenario, by its number; the samples come in the order of scenarios."""
+    groups = groupby(samples, key=lambda sample: sample.scenario)
+    return {scenario: summarize(list(of_scenario)) for scenario, of_scenario in groups}
 
 
 def evaluation_digest(digests: Iterable[tuple[int, int, str]]) -> str:

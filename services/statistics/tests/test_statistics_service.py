@@ -329,6 +329,25 @@ async def test_a_summary_has_each_policys_mean_over_episodes_with_its_interval(
     assert answer.digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
+async def test_a_policy_of_several_scenarios_has_a_summary_of_each(stub: StatisticsServiceAsyncStub) -> None:
+    values = {0: [1.0, 2.0, 6.0], 3: [5.0, 5.0]}
+    for scenario, of_scenario in values.items():
+        await record(stub, *(episode(i, [value], [0], scenario) for i, value in enumerate(of_scenario)))
+    await record(stub, *(episode(i, [value], [1], 1) for i, value in enumerate([1.0, 2.0])))
+
+    several, one = (await summarize(stub)).policies
+
+    first, second = several.scenarios
+    error = scipy.stats.sem(values[0])
+    assert (first.scenario, first.episodes, first.mean) == (0, 3, 3.0)
+    assert first.standard_error == pytest.approx(error)
+    low, high = scipy.stats.t.interval(0.95, 2, 3.0, error)
+    assert (first.interval_low, first.interval_high) == pytest.approx((low, high))
+    assert (second.scenario, second.episodes, second.mean, second.HasField("interval_low")) == (3, 2, 5.0, False)
+    assert (several.episodes, several.mean) == (5, pytest.approx(3.8))
+    assert not one.scenarios
+
+
 @pytest.mark.parametrize("count", [FEW_EPISODES, FEW_EPISODES + 1, 600])
 async def test_a_summary_counts_every_episode_however_many_there_are(
     stub: StatisticsServiceAsyncStub, count: int

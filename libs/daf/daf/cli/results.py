@@ -203,7 +203,9 @@ def check_formats(json: bool, csv: bool) -> None:
 
 
 def _document(result: EvaluationResult, replays: list[str] | None) -> dict[str, Any]:
-    parts = [{**asdict(part), "label": result.labels[part.policy]} for part in result.parts]
+    parts = [{**asdict(part), **asdict(part.score), "label": result.labels[part.policy]} for part in result.parts]
+    for part in parts:
+        del part["score"]
     document: dict[str, Any] = {
         "evaluation": result.evaluation,
         "metric": result.metric,

@@ -540,6 +540,7 @@ class PolicySummary(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     COPIES_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    SCENARIOS_FIELD_NUMBER: _builtins.int
     policy: _builtins.int
     """Number of the policy in the evaluation."""
     episodes: _builtins.int
@@ -564,6 +565,10 @@ class PolicySummary(_message.Message):
     def latency(self) -> Global___Latency:
         """How long its steps took; unset where none were timed."""
 
+    @_builtins.property
+    def scenarios(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScenarioSummary]:
+        """The same by scenario, rising; none where it played in one."""
+
     def __init__(
         self,
         *,
@@ -577,10 +582,11 @@ class PolicySummary(_message.Message):
         values: _abc.Iterable[_builtins.float] | None = ...,
         copies: _builtins.int = ...,
         latency: Global___Latency | None = ...,
+        scenarios: _abc.Iterable[Global___ScenarioSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "interval_high", b"interval_high", "interval_low", b"interval_low", "latency", b"latency", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "copies", b"copies", "episodes", b"episodes", "forfeits", b"forfeits", "interval_high", b"interval_high", "interval_low", b"interval_low", "latency", b"latency", "mean", b"mean", "policy", b"policy", "standard_error", b"standard_error", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "copies", b"copies", "episodes", b"episodes", "forfeits", b"forfeits", "interval_high", b"interval_high", "interval_low", b"interval_low", "latency", b"latency", "mean", b"mean", "policy", b"policy", "scenarios", b"scenarios", "standard_error", b"standard_error", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__interval_high: _TypeAlias = _typing.Literal["interval_high"]  # noqa: Y015
     _WhichOneofArgType__interval_high: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high"]  # noqa: Y015
@@ -600,6 +606,67 @@ class PolicySummary(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_error) -> _WhichOneofReturnType__standard_error | None: ...
 
 Global___PolicySummary: _TypeAlias = PolicySummary  # noqa: Y015
+
+@_typing.final
+class ScenarioSummary(_message.Message):
+    """A policy's score in one scenario: on one mission, in one team."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCENARIO_FIELD_NUMBER: _builtins.int
+    EPISODES_FIELD_NUMBER: _builtins.int
+    COPIES_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STANDARD_ERROR_FIELD_NUMBER: _builtins.int
+    INTERVAL_LOW_FIELD_NUMBER: _builtins.int
+    INTERVAL_HIGH_FIELD_NUMBER: _builtins.int
+    scenario: _builtins.int
+    """Number of the scenario in the evaluation."""
+    episodes: _builtins.int
+    """Episodes that count."""
+    copies: _builtins.int
+    """How many of them are copies of others."""
+    mean: _builtins.float
+    """Mean over the episodes."""
+    standard_error: _builtins.float
+    """Standard error of the mean; unset below two episodes that are no copies of others."""
+    interval_low: _builtins.float
+    """Ends of the 95 % interval of the mean; unset where none can be computed."""
+    interval_high: _builtins.float
+    """See `interval_low`."""
+    def __init__(
+        self,
+        *,
+        scenario: _builtins.int = ...,
+        episodes: _builtins.int = ...,
+        copies: _builtins.int = ...,
+        mean: _builtins.float | None = ...,
+        standard_error: _builtins.float | None = ...,
+        interval_low: _builtins.float | None = ...,
+        interval_high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "standard_error", b"standard_error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high", "_interval_low", b"_interval_low", "_mean", b"_mean", "_standard_error", b"_standard_error", "copies", b"copies", "episodes", b"episodes", "interval_high", b"interval_high", "interval_low", b"interval_low", "mean", b"mean", "scenario", b"scenario", "standard_error", b"standard_error"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval_high: _TypeAlias = _typing.Literal["interval_high"]  # noqa: Y015
+    _WhichOneofArgType__interval_high: _TypeAlias = _typing.Literal["_interval_high", b"_interval_high"]  # noqa: Y015
+    _WhichOneofReturnType__interval_low: _TypeAlias = _typing.Literal["interval_low"]  # noqa: Y015
+    _WhichOneofArgType__interval_low: _TypeAlias = _typing.Literal["_interval_low", b"_interval_low"]  # noqa: Y015
+    _WhichOneofReturnType__mean: _TypeAlias = _typing.Literal["mean"]  # noqa: Y015
+    _WhichOneofArgType__mean: _TypeAlias = _typing.Literal["_mean", b"_mean"]  # noqa: Y015
+    _WhichOneofReturnType__standard_error: _TypeAlias = _typing.Literal["standard_error"]  # noqa: Y015
+    _WhichOneofArgType__standard_error: _TypeAlias = _typing.Literal["_standard_error", b"_standard_error"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_high) -> _WhichOneofReturnType__interval_high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval_low) -> _WhichOneofReturnType__interval_low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean) -> _WhichOneofReturnType__mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__standard_error) -> _WhichOneofReturnType__standard_error | None: ...
+
+Global___ScenarioSummary: _TypeAlias = ScenarioSummary  # noqa: Y015
 
 @_typing.final
 class Latency(_message.Message):
