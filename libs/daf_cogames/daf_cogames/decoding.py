@@ -12,7 +12,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mettagrid.simulator.interface import AgentObservation
+from mettagrid.config.id_map import ObservationFeatureSpec
+from mettagrid.simulator.interface import AgentObservation, Location, ObservationToken
 from mettagrid.simulator.simulator import Simulation, SimulationAgent, Simulator
 
 from daf_cogames.missions import Mission, build_mission
@@ -23,6 +24,7 @@ _CHECKED_STEPS = 20
 
 _logger = logging.getLogger(__name__)
 _original: property = vars(SimulationAgent)["observation"]
+_original_location: property = vars(ObservationToken)["location"]
 
 
 @contextmanager
@@ -31,11 +33,11 @@ def fast_decoding() -> Iterator[None]:
     if not is_exact():
         yield
         return
-    _install(property(_observation))
+    _install(property(_observation), property(_location))
     try:
         yield
     finally:
-        _install(_original)
+        _install(_original, _original_location)
 
 
 @functools.cache
@@ -81,5 +83,19 @@ def _plain(observation: AgentObservation) -> str:
     return repr((observation.agent_id, type(observation.tokens), tokens))
 
 
-def _install(observation: property) -> None:
+def _location(token: ObservationToken) -> Location | None:
+    """What `ObservationToken.location` returns."""
+    return _locations()[token.raw_token[0]]
+
+
+@functools.cache
+def _locations() -> list[Location | None]:
+    """By the byte that says where a token is."""
+    no_feature = ObservationFeatureSpec(id=0, name="", normalization=1.0)
+    tokens = [ObservationToken(feature=no_feature, value=0, raw_token=(byte, 0, 0)) for byte in range(256)]
+    return [_original_location.__get__(token) for token in tokens]
+
+
+def _install(observation: property, location: property) -> None:
     SimulationAgent.observation = observation  # type: ignore[method-assign, assignment]
+    ObservationToken.location = location  # type: ignore[method-assign, assignment]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from mettagrid.simulator.interface import AgentObservation
+from mettagrid.simulator.interface import AgentObservation, ObservationToken
 from mettagrid.simulator.simulator import SimulationAgent, Simulator
 
 from daf_cogames import decoding
@@ -45,6 +45,8 @@ def test_an_observation_is_the_same_in_values_and_types(mission: Mission) -> Non
             expected = agent.observation
             with fast_decoding():
                 found = agent.observation
+                locations = [token.location for token in found.tokens]
+            assert locations == [token.location for token in expected.tokens]
             assert found.agent_id == expected.agent_id
             assert len(found.tokens) == len(expected.tokens) > 0
             for one, other in zip(found.tokens, expected.tokens, strict=True):
@@ -65,6 +67,18 @@ def test_it_is_on_in_the_block_and_off_after_it() -> None:
         raise RuntimeError("in the block")
 
     assert vars(SimulationAgent)["observation"] is original
+
+
+@pytest.mark.parametrize("kind", [int, np.uint8])
+def test_every_location_is_the_same(kind: type) -> None:
+    tokens = [ObservationToken(feature=None, value=0, raw_token=(kind(byte), 0, 0)) for byte in range(256)]
+    expected = [(token.location, token.row(), token.col()) for token in tokens]
+
+    with fast_decoding():
+        found = [(token.location, token.row(), token.col()) for token in tokens]
+
+    assert found == expected
+    assert [type(location) for location, *_ in found] == [type(location) for location, *_ in expected]
 
 
 def test_an_episode_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
