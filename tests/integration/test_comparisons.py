@@ -16,6 +16,7 @@ from mettagrid.policy.policy import PolicySpec
 from daf.client import Client
 from daf.comparison import ComparisonReport, DAFComparisonConfig, daf_compare_policies, daf_get_comparison
 from daf_common.errors import FailedPrecondition, InvalidArgument
+from daf_protos.evaluation.v1.evaluation_service_pb2 import ListEvaluationsRequest
 from tests.requests import MISSION
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "comparison_config.yaml"
@@ -54,6 +55,15 @@ def test_policies_play_the_same_seeds_and_are_compared(client: Client) -> None:
     assert result.summary_string() == result.sentence
     again = daf_get_comparison(report.name, client=client)
     assert again.comparison == report.comparison
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_played(client: Client) -> None:
+    before = len(client.evaluation.ListEvaluations(ListEvaluationsRequest()).evaluations)
+
+    with pytest.raises(InvalidArgument, match=r"'heart\.gaind' is not known"):
+        daf_compare_policies([STARTER, RANDOM], [MISSION.name], 6, metric="heart.gaind", client=client)
+
+    assert len(client.evaluation.ListEvaluations(ListEvaluationsRequest()).evaluations) == before
 
 
 def test_a_report_is_computed_again_with_another_alpha(client: Client) -> None:

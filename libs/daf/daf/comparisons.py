@@ -10,7 +10,8 @@ from contextlib import suppress
 from daf.client import Client
 from daf.config import DAFComparisonConfig, DAFEvaluationConfig
 from daf.convert import evaluation_spec
-from daf.evaluations import forfeit_reasons
+from daf.convert.metrics import metric_message
+from daf.evaluations import check_metric, forfeit_reasons
 from daf.follow_runs import follow_evaluation
 from daf.references import PolicyConfig
 from daf.resources import Resources
@@ -73,6 +74,7 @@ class PolicyComparison:
         Raises:
             DafError: something in it is not known; names the field.
         """
+        check_metric(client, metric_message(config.metric, config.aggregation), config.missions)
         self._client, self.id = client, id or new_id(config.name)
         self.spec = evaluation_spec(evaluation_config(config), Resources(client))
         self.design = design_of(config, self.spec)

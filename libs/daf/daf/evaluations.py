@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from daf.client import Client, all_pages
 from daf.config import DAFEvaluationConfig
 from daf.convert import evaluation_spec
+from daf.convert.metrics import metric_message
+from daf.missions import is_file
+from daf.references import MissionConfig
 from daf.resources import Resources
-from daf_common.errors import Unimplemented
+from daf_common.errors import InvalidArgument, Unimplemented
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest, GetEvaluationRequest
 from daf_protos.statistics.v1.episode_pb2 import Episode
@@ -21,6 +25,8 @@ from daf_protos.statistics.v1.statistics_service_pb2 import (
     SummarizeEvaluationResponse,
 )
 
+log = logging.getLogger("daf")
+
 _PAGE_SIZE = 1000
 _SUMMARY_SECONDS = 300.0
 
@@ -29,8 +35,10 @@ def create_evaluation(client: Client, config: DAFEvaluationConfig, evaluation_id
     """Uploads what an evaluation needs and creates it.
 
     Raises:
+        InvalidArgument: there is no such metric; names those that are near.
         DafError: it is refused.
     """
+    check_metric(client, metric_message(config.objective_metric, config.aggregation), config.missions)
     request = CreateEvaluationRequest(
         request_id=uuid.uuid4().hex,
         evaluation_id=evaluation_id,
@@ -48,8 +56,9 @@ def read_evaluation(client: Client, name: str) -> Evaluation:
     return client.evaluation.GetEvaluation(GetEvaluationRequest(name=name)).evaluation
 
 
-def check_metric(client: Client, metric: Metric) -> None:
-    """Checks that a metric is known before anything is played.
+def check_metric(client: Client, metric: Metric, missions: Iterable[MissionConfig]) -> None:
+    """Checks that a metric is known before anything is played. What missions of the user's own have is known only
+    afterwards: then it warns.
 
     Raises:
         InvalidArgument: no mission of CoGames has it; names those that are near.
@@ -58,6 +67,10 @@ def check_metric(client: Client, metric: Metric) -> None:
         client.statistics.CheckMetric(CheckMetricRequest(metric=metric))
     except Unimplemented:  # services that are older than this client say it when they summarize
         pass
+    except InvalidArgument:
+        if not any(mission.file or is_file(mission.mission) for mission in missions):
+            raise
+        log.warning("no mission of CoGames has a statistic %r: your own must, or there is no score", metric.name)
 
 
 def summarize(client: Client, evaluation: str, metric: Metric) -> SummarizeEvaluationResponse:

@@ -9,15 +9,14 @@ from typing import Any
 from daf.client import Client
 from daf.comparisons import ComparisonFailed
 from daf.config import DAFEvaluationConfig
-from daf.evaluations import check_metric, create_evaluation, read_evaluation
+from daf.evaluations import create_evaluation, read_evaluation
 from daf.follow_runs import follow_evaluation
-from daf.missions import given_mission, is_file
+from daf.missions import given_mission
 from daf.policy_arguments import given_policy
 from daf.run_ids import new_id
 from daf.trained_maps import trained_maps_problems
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
-from daf_protos.statistics.v1.metric_pb2 import Metric
 
 SCORING_SECONDS = 300.0
 
@@ -63,8 +62,6 @@ def start_teams(client: Client, config: DAFEvaluationConfig, id: str = "") -> Ev
         InvalidArgument: no mission of CoGames has the metric; names those that are near.
         DafError: it is refused.
     """
-    if not any(mission.file or is_file(mission.mission) for mission in config.missions):
-        check_metric(client, Metric(name=config.objective_metric))
     return create_evaluation(client, config, id or new_id(config.name))
 
 

@@ -38,16 +38,15 @@ from daf.client import Client
 from daf.config import DAFEvaluationConfig
 from daf.convert.metrics import metric_message
 from daf.evaluation_results import read_result
-from daf.evaluations import check_metric, create_evaluation
+from daf.evaluations import create_evaluation
 from daf.follow_runs import follow_evaluation
-from daf.missions import check_set, is_file
+from daf.missions import check_set
 from daf.references import proportion_of
 from daf.run_ids import new_id
 from daf.trained_maps import trained_maps_problems
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
-from daf_protos.statistics.v1 import metric_pb2
 
 
 def evaluate(
@@ -133,7 +132,6 @@ def evaluate(
     )
     measured = metric_message(config.objective_metric, config.aggregation)
     with open_client() as client:
-        _check_metric(client, config, measured)
         evaluation = create_evaluation(client, config, name or new_id(config.name))
         for problem in trained_maps_problems(client, evaluation.spec):
             notice(problem)
@@ -185,18 +183,6 @@ def _shares(text: str) -> list[float]:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
         raise InvalidArgument.field("--proportions", f"{text[:80]!r} is no list of numbers like 3,1") from None
-
-
-def _check_metric(client: Client, config: DAFEvaluationConfig, metric: metric_pb2.Metric) -> None:
-    """Refuses an unknown metric before anything is played; those of a user's own missions are known only afterwards."""
-    if metric.name == "reward":
-        return
-    try:
-        check_metric(client, metric)
-    except InvalidArgument:
-        if not any(mission.file or is_file(mission.mission) for mission in config.missions):
-            raise
-        notice(f"no mission of CoGames has a statistic {metric.name!r}: your own must, or there is no score")
 
 
 def _say_started(evaluation: Evaluation, replays: Path | None, json: bool) -> None:
