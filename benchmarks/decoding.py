@@ -1,4 +1,4 @@
-"""Episodes in one process with and without the faster observation decoding (`daf_cogames.decoding`)."""
+"""Episodes in one process with and without the faster observation decoding (`daf_cogames.play.decoding`)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ POLICIES = ("starter", "random")
 def main() -> None:
     """Prints the figures: CPU time, which other processes disturb less than wall time."""
     from daf_cogames.catalog import resolve_policy
-    from daf_cogames.episodes import EpisodeRunner
     from daf_cogames.missions import Mission
+    from daf_cogames.play.episodes import EpisodeRunner
     from daf_cogames.policies import PolicySource
     from daf_cogames.seating import EpisodePlan
 
@@ -32,7 +32,7 @@ def main() -> None:
         seconds()
         pairs = []
         for _ in range(ROUNDS):
-            with patch("daf_cogames.episodes.fast_decoding", nullcontext):
+            with patch("daf_cogames.play.episodes.fast_decoding", nullcontext):
                 plain, expected = seconds()
             fast, digest = seconds()
             if digest != expected:

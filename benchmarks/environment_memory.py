@@ -29,7 +29,7 @@ from pathlib import Path
 from daf_cogames.catalog import resolve_policy
 from daf_cogames.missions import Mission
 from daf_cogames.policies import PolicySource
-from daf_cogames.train import TrainingPlan, train
+from daf_cogames.training.train import TrainingPlan, train
 
 mission, cogs, policy, environments, agent_steps = sys.argv[1], int(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:])
 with tempfile.TemporaryDirectory() as directory:

@@ -49,7 +49,7 @@ print(json.dumps({"seconds": seconds, "rewards": rewards}), file=out)
 ALONE = """
 import json, sys, time
 from daf_cogames.catalog import resolve_policy
-from daf_cogames.episodes import EpisodeRunner
+from daf_cogames.play.episodes import EpisodeRunner
 from daf_cogames.missions import Mission
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import plan_episodes

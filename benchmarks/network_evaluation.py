@@ -43,8 +43,8 @@ def _measure(class_path: str, steps: int, weights: Path) -> None:
     from mettagrid.policy.policy_env_interface import PolicyEnvInterface
     from mettagrid.runner.rollout import run_multi_episode_rollout
 
-    from daf_cogames.episodes import EpisodeOutcome, EpisodeRunner
     from daf_cogames.missions import Mission, build_mission
+    from daf_cogames.play.episodes import EpisodeOutcome, EpisodeRunner
     from daf_cogames.policies import PolicySource, load_policy
     from daf_cogames.seating import plan_episodes
 

@@ -13,10 +13,10 @@ POLICIES = ("starter", "noop", "daf_cogames.corrected.LSTMPolicy")
 def main() -> None:
     """Prints the figures: wall time, since two processes take turns."""
     from daf_cogames.catalog import resolve_policy
-    from daf_cogames.episodes import EpisodeRunner
     from daf_cogames.missions import Mission
+    from daf_cogames.play.episodes import EpisodeRunner
     from daf_cogames.policies import PolicySource
-    from daf_cogames.sandbox import Sandbox
+    from daf_cogames.sandbox.sandbox import Sandbox
     from daf_cogames.seating import EpisodePlan
 
     plan = EpisodePlan(index=0, seed=1, seats=(0,) * COGS)

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import daf_cogames.train as ours
-from daf_cogames.cogames_trainer import cogames_train, pufferl
+import daf_cogames.training.train as ours
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.parameter_table import DEFAULT_MINIBATCH_SIZE
 from daf_cogames.policies import PolicySource
-from daf_cogames.trainer import Trainer
-from daf_cogames.world import World
+from daf_cogames.training.cogames_trainer import cogames_train, pufferl
+from daf_cogames.training.trainer import Trainer
+from daf_cogames.training.world import World
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ EPISODES, EPISODE_SEED = 20, 1_000_000
 
 def mean_reward(weights: Path) -> float:
     """Of an agent in an episode, over the episodes on which all are compared."""
-    from daf_cogames.episodes import EpisodeRunner
     from daf_cogames.missions import Mission
+    from daf_cogames.play.episodes import EpisodeRunner
     from daf_cogames.policies import PolicySource
     from daf_cogames.seating import EpisodePlan
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from daf_cogames.bundle_files import unpack_policy
 from daf_cogames.code import unpack_code
 from daf_cogames.mission_files import unpack_mission
 from daf_cogames.policies import PolicySource
 from daf_cogames.reports import PATIENCE_SECONDS, persist
+from daf_cogames.sandbox.bundle_files import unpack_policy
 from daf_cogames.transfer import download
 from daf_cogames.wheels import install_wheels
 from daf_common.errors import DataLoss, NotFound

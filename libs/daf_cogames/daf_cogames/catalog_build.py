@@ -28,8 +28,6 @@ from mettagrid.policy.policy_registry import get_policy_registry
 
 from daf_cogames.aliases import CORRECTED_POLICIES, POLICY_ALIASES
 from daf_cogames.catalog import CATALOG_FILE, MissionEntry, PolicyEntry, RunnerEntry, VariantEntry
-from daf_cogames.episodes import EpisodeRunner, engine_versions
-from daf_cogames.failures import PolicyFailure
 from daf_cogames.inspection import inspect_policy
 from daf_cogames.installed import runner_modules, runner_packages
 from daf_cogames.missions import (
@@ -42,6 +40,8 @@ from daf_cogames.missions import (
     mission_names,
     mission_set_names,
 )
+from daf_cogames.play.episodes import EpisodeRunner, engine_versions
+from daf_cogames.play.failures import PolicyFailure
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
 

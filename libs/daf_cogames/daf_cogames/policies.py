@@ -70,7 +70,7 @@ class PolicyElsewhere(MultiAgentPolicy):
     """A policy that is not in this process, so that nothing here need take its observations apart."""
 
     def step_rows(self, observed: Sequence[tuple[int, bytes]]) -> list[Action]:
-        """The actions of some seats, which see these rows; see `daf_cogames.observations`."""
+        """The actions of some seats, which see these rows; see `daf_cogames.play.observations`."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daf_cogames.catalog import check_mission, resolve_mission, resolve_policy
-from daf_cogames.cores import usable_cores
+from daf_cogames.training.cores import usable_cores
 from daf_common.machine import CGROUPS, memory_limit, memory_used, usable_memory
 
 if TYPE_CHECKING:

@@ -43,21 +43,21 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     # Imported here, since each verb costs seconds of imports that the other does not need.
     if arguments[0] == "train":
-        from daf_cogames.launcher import launch
+        from daf_cogames.training.launcher import launch
 
         return launch(_train)
-    from daf_cogames.mother import Mother
+    from daf_cogames.evaluation.mother import Mother
 
     with Mother.start() as mother:
         # What it imports starts threads: after the fork.
-        from daf_cogames.evaluation_worker import run as evaluate
+        from daf_cogames.evaluation.worker import run as evaluate
 
         return evaluate(os.environ, _terminating(), mother)
 
 
 def _train() -> int:
     """One rank of a training job. What it imports starts threads: after the fork."""
-    from daf_cogames.training_worker import run as train
+    from daf_cogames.training.worker import run as train
 
     return train(os.environ, _terminating())
 

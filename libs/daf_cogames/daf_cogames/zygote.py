@@ -44,9 +44,9 @@ PRELOADED = (
     "mettagrid.policy.loader:discover_and_register_policies",
     "daf_cogames.missions:mission_names",
     "daf_cogames.missions:variant_names",
-    "daf_cogames.decoding:is_exact",  # which also builds a mission for the first time: half a second
-    "daf_cogames.mother",
-    "daf_cogames.launcher",
+    "daf_cogames.play.decoding:is_exact",  # which also builds a mission for the first time: half a second
+    "daf_cogames.evaluation.mother",
+    "daf_cogames.training.launcher",
 )
 
 # Workers give way: to the services of this machine, and to whoever sits before it.

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from daf_cogames import supervision
-from daf_cogames.evaluation_table import Setting, Unplayable
+from daf_cogames.evaluation import supervision
+from daf_cogames.evaluation.mother import Mother
+from daf_cogames.evaluation.supervision import SupervisedTable
+from daf_cogames.evaluation.table import Setting, Unplayable
 from daf_cogames.missions import Mission
-from daf_cogames.mother import Mother
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
-from daf_cogames.supervision import SupervisedTable
 from daf_protos.statistics.v1.episode_pb2 import Episode
 
 HOSTILE = Path(__file__).parent / "hostile"

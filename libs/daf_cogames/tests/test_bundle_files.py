@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daf_cogames.bundle_files import bundle_policy, module_root, unpack_policy
+from daf_cogames.sandbox.bundle_files import bundle_policy, module_root, unpack_policy
 from daf_common.archives import ArchiveError
 from daf_common.bundles import BundleError
 

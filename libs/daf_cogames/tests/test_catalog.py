@@ -26,8 +26,8 @@ from daf_cogames.catalog import (
     resolve_mission,
     resolve_policy,
 )
-from daf_cogames.episodes import engine_versions
 from daf_cogames.missions import Mission, MissionError, build_mission, mission_names
+from daf_cogames.play.episodes import engine_versions
 from daf_cogames.policies import PolicySource, load_policy
 
 ARENA = "cogsguard_arena.basic"

@@ -5,7 +5,7 @@ import resource
 import pytest
 import torch
 
-from daf_cogames.checkpoints import WeightsError, load_weights, save
+from daf_cogames.training.checkpoints import WeightsError, load_weights, save
 
 
 def network(hidden=3):

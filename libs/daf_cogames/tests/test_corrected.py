@@ -21,12 +21,12 @@ from mettagrid.simulator.simulator import Simulator
 
 import daf_cogames
 from daf_cogames.catalog import find_policy, policy_sources
-from daf_cogames.episodes import EpisodeRunner, episode_random_seed
-from daf_cogames.failures import PolicyFailure
 from daf_cogames.missions import Mission, build_mission
+from daf_cogames.play.episodes import EpisodeRunner, episode_random_seed
+from daf_cogames.play.failures import PolicyFailure
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan
-from daf_cogames.train import TrainingPlan, train
+from daf_cogames.training.train import TrainingPlan, train
 
 MISSION = Mission("cogsguard_machina_1.miner_tutorial", cogs=4, max_steps=100)
 NAMES = ["lstm", "puffer", "pufferlib_cogs", "stateless"]

@@ -10,10 +10,10 @@ import pytest
 from mettagrid.simulator.interface import AgentObservation, ObservationToken
 from mettagrid.simulator.simulator import SimulationAgent, Simulator
 
-from daf_cogames import decoding
-from daf_cogames.decoding import fast_decoding, is_exact
-from daf_cogames.episodes import EpisodeRunner
 from daf_cogames.missions import Mission, build_mission
+from daf_cogames.play import decoding
+from daf_cogames.play.decoding import fast_decoding, is_exact
+from daf_cogames.play.episodes import EpisodeRunner
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
 
@@ -86,7 +86,7 @@ def test_an_episode_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch
     plan = EpisodePlan(0, 5, (0, 0))
     fast = runner.run(plan)
 
-    monkeypatch.setattr("daf_cogames.decoding.is_exact", lambda: False)
+    monkeypatch.setattr("daf_cogames.play.decoding.is_exact", lambda: False)
 
     assert runner.run(plan).digest == fast.digest
 

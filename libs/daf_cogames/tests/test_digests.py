@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daf_cogames.digests import digest, episode_digest, evaluation_digest
+from daf_cogames.play.digests import digest, episode_digest, evaluation_digest
 
 EPISODE: dict[str, Any] = {
     "mission": {"name": "cogsguard_arena.basic", "variants": ["dark_side"], "cogs": 2},

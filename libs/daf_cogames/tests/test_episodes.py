@@ -20,9 +20,9 @@ from mettagrid.runner.rollout import run_multi_episode_rollout
 from mettagrid.simulator.multi_episode.rollout import EpisodeRolloutResult
 
 from daf_cogames.code import on_path
-from daf_cogames.episodes import EpisodeOutcome, EpisodeRunner, episode_random_seed
-from daf_cogames.failures import PolicyFailure
 from daf_cogames.missions import Mission, MissionError, build_mission
+from daf_cogames.play.episodes import EpisodeOutcome, EpisodeRunner, episode_random_seed
+from daf_cogames.play.failures import PolicyFailure
 from daf_cogames.policies import PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan, plan_episodes, seats_from_proportions
 
@@ -152,7 +152,7 @@ def test_another_process_gets_the_same_episode() -> None:
     plan = plan_episodes((0, 0, 1, 1), EPISODES, SEED)[-1]
     here = EpisodeRunner(MISSION, [PolicySource("random"), PolicySource("starter")]).run(plan)
     code = f"""
-from daf_cogames.episodes import EpisodeRunner
+from daf_cogames.play.episodes import EpisodeRunner
 from daf_cogames.missions import Mission
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan

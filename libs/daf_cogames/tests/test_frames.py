@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daf_cogames.frames import EPISODE, SEATS, BrokenFrame, Frames, receive_object, send, send_object
+from daf_cogames.evaluation.frames import EPISODE, SEATS, BrokenFrame, Frames, receive_object, send, send_object
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.integers(1, 20))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daf_cogames.hard_failures import Patience, PlayerDied, blame, broken, crashed, flooded, hung
-from daf_cogames.marks import Mark
+from daf_cogames.evaluation.hard_failures import Patience, PlayerDied, blame, broken, crashed, flooded, hung
+from daf_cogames.play.marks import Mark
 
 MARK = Mark(1, 2, "step")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daf_cogames.latency import Latency
+from daf_cogames.play.latency import Latency
 
 
 @given(st.integers(min_value=0, max_value=10**13))

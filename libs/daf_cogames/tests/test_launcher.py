@@ -16,7 +16,7 @@ import pytest
 PROGRAM = """
 import datetime, os, signal, sys, time
 import torch, torch.distributed as dist
-from daf_cogames.launcher import launch
+from daf_cogames.training.launcher import launch
 
 def rank_main():
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=30))

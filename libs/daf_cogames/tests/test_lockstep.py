@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from mettagrid.policy.lstm import LSTMAgentPolicy, LSTMPolicyNet
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-from daf_cogames import batching, episodes, known_agents
 from daf_cogames.code import on_path
-from daf_cogames.episodes import EpisodeOutcome, EpisodeRunner
-from daf_cogames.failures import PolicyFailure
 from daf_cogames.missions import Mission, build_mission
+from daf_cogames.play import batching, episodes, known_agents
+from daf_cogames.play.episodes import EpisodeOutcome, EpisodeRunner
+from daf_cogames.play.failures import PolicyFailure
 from daf_cogames.policies import PolicySource, load_policy
 from daf_cogames.seating import EpisodePlan, plan_episodes, seats_from_proportions
 
@@ -138,7 +138,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(len(witnesses))
         return batch
 
-    monkeypatch.setattr("daf_cogames.lockstep.batch_of", batch_of)
+    monkeypatch.setattr("daf_cogames.play.lockstep.batch_of", batch_of)
     return made
 
 
@@ -242,7 +242,7 @@ def test_what_a_batch_would_change_is_not_batched(
     runner = EpisodeRunner(MISSION, [PolicySource(f"users_policies.{name}", code=users_policies)])
     plans = plan_episodes((0, 0, 0, 0), 2, SEED)
 
-    with caplog.at_level(logging.INFO, "daf_cogames.episodes"):
+    with caplog.at_level(logging.INFO, "daf_cogames.play.episodes"):
         found = together(runner, plans)
 
     assert found == one_by_one(runner, plans)
@@ -318,7 +318,7 @@ def test_what_is_said_of_a_class_is_checked(
     runner = EpisodeRunner(MISSION, [PolicySource("lstm", weights=weights["lstm"])])
     plans = plan_episodes((0, 0, 0, 0), 2, SEED)
 
-    with caplog.at_level(logging.INFO, "daf_cogames.episodes"):
+    with caplog.at_level(logging.INFO, "daf_cogames.play.episodes"):
         found = together(runner, plans)
 
     assert found == one_by_one(runner, plans)

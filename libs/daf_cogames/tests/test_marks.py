@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from daf_cogames import marks
-from daf_cogames.marks import EPISODE, NOBODY, WHO, Mark, at_work, decode, encode, playing
+from daf_cogames.play import marks
+from daf_cogames.play.marks import EPISODE, NOBODY, WHO, Mark, at_work, decode, encode, playing
 
 
 @pytest.mark.parametrize("stage", ["load", "start", "step"])

@@ -13,14 +13,14 @@ from cogames.cli.mission import get_mission
 from cogames.game import save_mission_config
 
 from daf_cogames.artifact_files import ArtifactFiles
-from daf_cogames.episodes import EpisodeRunner, mission_fields
 from daf_cogames.mission_files import unpack_mission
 from daf_cogames.missions import Mission, MissionError, build_mission
+from daf_cogames.play.episodes import EpisodeRunner, mission_fields
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
-from daf_cogames.train import TrainingPlan, train
-from daf_cogames.training_assignment import prepared
-from daf_cogames.world import World
+from daf_cogames.training.assignment import prepared
+from daf_cogames.training.train import TrainingPlan, train
+from daf_cogames.training.world import World
 from daf_common.archives import digest_of, pack
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 from daf_protos.common.v1.mission_pb2 import Mission as MissionMessage

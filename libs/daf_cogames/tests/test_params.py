@@ -20,8 +20,8 @@ def test_the_defaults_of_the_table_are_accepted():
 def test_the_defaults_are_those_that_cogames_passes_to_its_trainer(monkeypatch, tmp_path):
     import torch
 
-    from daf_cogames.cogames_trainer import cogames_train
     from daf_cogames.missions import Mission, build_mission
+    from daf_cogames.training.cogames_trainer import cogames_train
 
     class Captured(Exception):
         pass

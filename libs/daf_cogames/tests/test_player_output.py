@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from daf_cogames.marks import EPISODE, WHO, Mark, encode
-from daf_cogames.player_output import FLOOD_BYTES, KEPT_BYTES, PIPE_BYTES, Output
+from daf_cogames.evaluation.player_output import FLOOD_BYTES, KEPT_BYTES, PIPE_BYTES, Output
+from daf_cogames.play.marks import EPISODE, WHO, Mark, encode
 
 
 class Printed:

@@ -17,7 +17,7 @@ from daf_cogames import probe
 from daf_cogames.catalog import resolve_policy
 from daf_cogames.missions import Mission
 from daf_cogames.policies import PolicySource
-from daf_cogames.train import TrainingPlan, train
+from daf_cogames.training.train import TrainingPlan, train
 
 MINER = "cogsguard_machina_1.miner_tutorial"
 TOKEN = "tok-4711-secret"

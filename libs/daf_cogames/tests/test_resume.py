@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from daf_cogames.checkpoints import WeightsError, random_state, restore_random_state, save
-from daf_cogames.resume import FORMAT, ResumePoint, read_resume_point, restore_optimizer
+from daf_cogames.training.checkpoints import WeightsError, random_state, restore_random_state, save
+from daf_cogames.training.resume import FORMAT, ResumePoint, read_resume_point, restore_optimizer
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.rotation import RotatingEnvironments
+from daf_cogames.training.rotation import RotatingEnvironments
 
 SEED = 5
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from daf_cogames.rows import RowByRow
+from daf_cogames.play.rows import RowByRow
 
 
 class Cell(nn.Module):

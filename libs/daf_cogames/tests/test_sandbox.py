@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-from daf_cogames.confinement import MAX_FILE_BYTES
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError
-from daf_cogames.sandbox import Sandbox
+from daf_cogames.sandbox.confinement import MAX_FILE_BYTES
+from daf_cogames.sandbox.sandbox import Sandbox
 from libs.daf_cogames.tests.sandboxed import make_bundle
 
 MISSION = Mission("cogsguard_arena.basic", cogs=2, max_steps=10)

@@ -11,14 +11,14 @@ import torch
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator.simulator import Simulator
 
-from daf_cogames.bundle_files import bundle_policy
 from daf_cogames.catalog import find_policy, policy_sources
-from daf_cogames.decoding import _observation, _plain
-from daf_cogames.episodes import EpisodeOutcome, EpisodeRunner
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.observations import decoded, encoded
+from daf_cogames.play.decoding import _observation, _plain
+from daf_cogames.play.episodes import EpisodeOutcome, EpisodeRunner
+from daf_cogames.play.observations import decoded, encoded
 from daf_cogames.policies import PolicyError, PolicySource, load_policy
-from daf_cogames.sandbox import Sandbox
+from daf_cogames.sandbox.bundle_files import bundle_policy
+from daf_cogames.sandbox.sandbox import Sandbox
 from daf_cogames.seating import EpisodePlan
 
 MISSION = Mission("cogsguard_machina_1.basic", cogs=4, max_steps=15)

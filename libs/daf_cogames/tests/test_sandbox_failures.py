@@ -15,11 +15,11 @@ import pytest
 from mettagrid.policy.policy import MultiAgentPolicy
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-from daf_cogames.episodes import EpisodeRunner
-from daf_cogames.failures import CRASHED, FAILED, FLOODED, HUNG, PolicyFailure
 from daf_cogames.missions import Mission, build_mission
+from daf_cogames.play.episodes import EpisodeRunner
+from daf_cogames.play.failures import CRASHED, FAILED, FLOODED, HUNG, PolicyFailure
 from daf_cogames.policies import LoaderError, PolicySource
-from daf_cogames.sandbox import Sandbox
+from daf_cogames.sandbox.sandbox import Sandbox
 from daf_cogames.seating import plan_episodes
 from libs.daf_cogames.tests.sandboxed import make_bundle, processes
 
@@ -214,7 +214,7 @@ import sys, time
 from pathlib import Path
 from daf_cogames.policies import PolicySource
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.sandbox import Sandbox
+from daf_cogames.sandbox.sandbox import Sandbox
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 environment = PolicyEnvInterface.from_mg_cfg(build_mission(Mission("cogsguard_arena.basic", cogs=2)))
 sandbox = Sandbox(60, scratch=Path(sys.argv[1]))

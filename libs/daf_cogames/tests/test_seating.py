@@ -137,7 +137,7 @@ def test_the_last_seeds_can_be_used() -> None:
 
 def test_services_can_plan_without_cogames() -> None:
     code = (
-        "import sys, daf_cogames.seating, daf_cogames.digests, daf_cogames.missions, daf_cogames.arguments\n"
+        "import sys, daf_cogames.seating, daf_cogames.play.digests, daf_cogames.missions, daf_cogames.arguments\n"
         "assert not {'torch', 'cogames', 'mettagrid', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

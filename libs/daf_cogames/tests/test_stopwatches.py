@@ -11,7 +11,7 @@ from mettagrid.runner.rollout import resolve_env_for_seed
 from mettagrid.simulator.simulator import Simulator
 
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.stopwatches import let_loggers_go
+from daf_cogames.play.stopwatches import let_loggers_go
 
 EPISODES = 5
 

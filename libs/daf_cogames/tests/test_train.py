@@ -20,14 +20,14 @@ from mettagrid.policy.loader import initialize_or_load_policy
 from mettagrid.policy.policy import PolicySpec
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
-from daf_cogames.checkpoints import WeightsError, save
-from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.missions import Mission, MissionError, build_mission
 from daf_cogames.parameter_table import TRAINER_PARAMETERS
 from daf_cogames.policies import PolicyError, PolicySource
-from daf_cogames.progress import StopReason
-from daf_cogames.train import Ending, PlanError
-from daf_cogames.world import World
+from daf_cogames.training.checkpoints import WeightsError, save
+from daf_cogames.training.cogames_trainer import cogames_train
+from daf_cogames.training.progress import StopReason
+from daf_cogames.training.train import Ending, PlanError
+from daf_cogames.training.world import World
 from libs.daf_cogames.tests.training_policies import Breaking, LstmFree, Masked, Memoryless, Raising, Recurrent, policy
 from libs.daf_cogames.tests.training_run import MISSION, UPDATE, Training, weights_of
 
@@ -290,7 +290,7 @@ def test_an_error_leaves_no_thread_that_keeps_the_process_alive(training):
 @pytest.fixture
 def on_a_gpu_that_torch_cannot_use(monkeypatch):
     """cogames gives environments processes of their own wherever the device is not the CPU."""
-    monkeypatch.setattr("daf_cogames.train.resolve_training_device", lambda console, name: torch.device("mps"))
+    monkeypatch.setattr("daf_cogames.training.train.resolve_training_device", lambda console, name: torch.device("mps"))
 
 
 def test_an_error_leaves_no_process_of_an_environment(training, on_a_gpu_that_torch_cannot_use):
@@ -347,7 +347,7 @@ def test_environments_get_no_more_processes_than_the_plan_and_the_machine_allow(
         raise Asked(num_workers)
 
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 64)
-    monkeypatch.setattr("daf_cogames.train.usable_cores", lambda: usable)
+    monkeypatch.setattr("daf_cogames.training.train.usable_cores", lambda: usable)
     monkeypatch.setattr(cogames_train, "pvector", contextlib.nullcontext())
     monkeypatch.setattr(cogames_train.pvector, "make", ask, raising=False)
     monkeypatch.setattr(cogames_train.pvector, "Multiprocessing", object(), raising=False)
@@ -360,7 +360,9 @@ def test_environments_get_no_more_processes_than_the_plan_and_the_machine_allow(
 
 
 def test_a_gpu_that_this_machine_lacks_is_refused(training, monkeypatch):
-    monkeypatch.setattr("daf_cogames.train.resolve_training_device", lambda console, name: torch.device("cuda"))
+    monkeypatch.setattr(
+        "daf_cogames.training.train.resolve_training_device", lambda console, name: torch.device("cuda")
+    )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
     with pytest.raises(PlanError, match="rank 1 needs GPU 1, and this machine has 1"):
@@ -463,7 +465,7 @@ def test_importing_the_trainer_leaves_the_process_as_it_was():
     code = """
 import signal, sys, warnings
 filters, hook = list(warnings.filters), sys.excepthook
-import daf_cogames.trainer
+import daf_cogames.training.trainer
 assert sys.modules["pufferlib.pufferl"]
 assert not any(action == "error" for action, _, category, *_ in warnings.filters if category is RuntimeWarning)
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

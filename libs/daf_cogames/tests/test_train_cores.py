@@ -3,7 +3,7 @@ import os
 import psutil
 import pytest
 
-from daf_cogames.cores import largest_divisor, usable_cores
+from daf_cogames.training.cores import largest_divisor, usable_cores
 
 
 @pytest.mark.parametrize(("physical", "allowed", "cores"), [(64, 48, 48), (4, 8, 4)])

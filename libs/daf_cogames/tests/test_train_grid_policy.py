@@ -10,10 +10,10 @@ from mettagrid.policy.policy import PolicySpec
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.runner.rollout import run_episode_local
 
-from daf_cogames.cogames_trainer import cogames_train
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicySource
-from daf_cogames.train import TrainingPlan, train
+from daf_cogames.training.cogames_trainer import cogames_train
+from daf_cogames.training.train import TrainingPlan, train
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "policies"
 MISSION = Mission("cogsguard_machina_1.miner_tutorial", cogs=4, max_steps=30)

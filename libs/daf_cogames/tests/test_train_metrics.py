@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from daf_cogames.metrics import MetricsWindow
+from daf_cogames.training.metrics import MetricsWindow
 
 
 def test_a_metric_is_the_mean_of_what_was_added():

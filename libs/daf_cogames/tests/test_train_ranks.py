@@ -13,10 +13,10 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 
 from daf_cogames.missions import Mission, build_mission
 from daf_cogames.policies import PolicyError
-from daf_cogames.progress import StopReason
-from daf_cogames.resume import read_resume_point
-from daf_cogames.train import Ending, TrainingPlan
-from daf_cogames.world import PeerLost
+from daf_cogames.training.progress import StopReason
+from daf_cogames.training.resume import read_resume_point
+from daf_cogames.training.train import Ending, TrainingPlan
+from daf_cogames.training.world import PeerLost
 from libs.daf_cogames.tests.training_policies import (
     BreakingOnRank1,
     Changing,

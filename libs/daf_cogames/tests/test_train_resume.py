@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-import daf_cogames.train
-from daf_cogames.checkpoints import WeightsError, random_state
-from daf_cogames.progress import StopReason
-from daf_cogames.resume import read_resume_point
-from daf_cogames.train import Ending, PlanError
+import daf_cogames.training.train
+from daf_cogames.training.checkpoints import WeightsError, random_state
+from daf_cogames.training.progress import StopReason
+from daf_cogames.training.resume import read_resume_point
+from daf_cogames.training.train import Ending, PlanError
 from libs.daf_cogames.tests.training_policies import Recurrent, policy
 from libs.daf_cogames.tests.training_run import MISSION, UPDATE, Training
 
@@ -36,12 +36,12 @@ class Beginning:
 def beginnings(monkeypatch):
     seen = []
 
-    class Watched(daf_cogames.train.Trainer):
+    class Watched(daf_cogames.training.train.Trainer):
         def __init__(self, *args, **keywords):
             super().__init__(*args, **keywords)
             seen.append(Beginning(self))
 
-    monkeypatch.setattr(daf_cogames.train, "Trainer", Watched)
+    monkeypatch.setattr(daf_cogames.training.train, "Trainer", Watched)
     return seen
 
 
@@ -147,12 +147,12 @@ def test_without_annealing_the_learning_rate_stays(tmp_path):
 def test_the_correction_of_priorities_rises_with_the_share_of_all_agent_steps(whole, training, monkeypatch):
     shares = []
 
-    class Watched(daf_cogames.train.Trainer):
+    class Watched(daf_cogames.training.train.Trainer):
         def train(self):
             super().train()
             shares.append((self.epoch - 1) / self.total_epochs)
 
-    monkeypatch.setattr(daf_cogames.train, "Trainer", Watched)
+    monkeypatch.setattr(daf_cogames.training.train, "Trainer", Watched)
     of_two_ranks = replace(point_after(whole, 2), update=1, agent_steps_per_update=2 * UPDATE)
     training.run(agent_steps=TOTAL, resume=of_two_ranks, attempt=2)
 

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from daf_cogames.usage import UsageMeter
+from daf_cogames.training.usage import UsageMeter
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@ import itertools
 import torch
 
 from daf_cogames.seeding import MAX_SEED, rank_seed
-from daf_cogames.world import World
+from daf_cogames.training.world import World
 
 
 def test_torchrun_tells_each_process_which_one_it_is():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daf_cogames.missions import Mission, build_mission
-from daf_cogames.rotation import RotatingEnvironments
+from daf_cogames.training.rotation import RotatingEnvironments
 from daf_common.map_seeds import training_maps, with_pinned
 
 SEED, ENVIRONMENTS, EPISODES = 1000, 3, 4

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from daf_cogames import runner, training_reporter
-from daf_cogames.checkpoints import SavedCheckpoint, StoredFile, WeightsError
-from daf_cogames.log_capture import captured
+from daf_cogames import runner
 from daf_cogames.missions import MissionError
 from daf_cogames.policies import PolicyError
-from daf_cogames.training_failures import failure_of
-from daf_cogames.training_reporter import Outbox
+from daf_cogames.training import reporter as training_reporter
+from daf_cogames.training.checkpoints import SavedCheckpoint, StoredFile, WeightsError
+from daf_cogames.training.failures import failure_of
+from daf_cogames.training.log_capture import captured
+from daf_cogames.training.reporter import Outbox
 from daf_common.errors import DataLoss
 from daf_protos.common.v1.value_pb2 import Value
 from daf_protos.training.v1 import worker_service_pb2 as pb

@@ -19,9 +19,10 @@ import torch
 
 import daf_statistics.main
 import daf_training.main
-from daf_cogames import training_reporter, training_worker
-from daf_cogames.checkpoints import SavedCheckpoint, StoredFile
-from daf_cogames.training_reporter import Reporter
+from daf_cogames.training import reporter as training_reporter
+from daf_cogames.training import worker as training_worker
+from daf_cogames.training.checkpoints import SavedCheckpoint, StoredFile
+from daf_cogames.training.reporter import Reporter
 from daf_cogames.transfer import upload
 from daf_common.archives import pack
 from daf_common.artifacts import ArtifactStore

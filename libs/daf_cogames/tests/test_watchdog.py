@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from daf_cogames.watchdog import Watchdog
+from daf_cogames.training.watchdog import Watchdog
 
 
 def test_it_bites_with_the_stacks_of_all_threads_when_nothing_is_touched() -> None:
@@ -48,7 +48,7 @@ def test_it_leaves_alone_what_goes_on_for_longer_than_its_limit() -> None:
 def test_it_ends_a_process_whose_native_code_never_lets_go_of_the_interpreter() -> None:
     program = """
 import ctypes
-from daf_cogames.watchdog import Watchdog
+from daf_cogames.training.watchdog import Watchdog
 watchdog = Watchdog(0.2, lambda stacks: None)
 watchdog.start()
 import time; time.sleep(0.1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daf_cogames.episodes import EpisodeRunner
 from daf_cogames.missions import Mission
+from daf_cogames.play.episodes import EpisodeRunner
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import EpisodePlan
 from daf_cogames.zygote import PRELOADED
@@ -32,7 +32,7 @@ def report(argv):
     }))
 
 def play(argv):
-    from daf_cogames.episodes import EpisodeRunner
+    from daf_cogames.play.episodes import EpisodeRunner
     from daf_cogames.missions import Mission
     from daf_cogames.policies import PolicySource
     from daf_cogames.seating import EpisodePlan

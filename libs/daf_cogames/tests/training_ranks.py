@@ -15,11 +15,11 @@ from types import SimpleNamespace
 
 import torch
 
-import daf_cogames.train
-from daf_cogames.checkpoints import random_state
-from daf_cogames.cogames_trainer import cogames_train
-from daf_cogames.train import TrainingPlan
-from daf_cogames.world import World
+import daf_cogames.training.train
+from daf_cogames.training.checkpoints import random_state
+from daf_cogames.training.cogames_trainer import cogames_train
+from daf_cogames.training.train import TrainingPlan
+from daf_cogames.training.world import World
 
 DEADLINE_SECONDS = 60
 
@@ -71,7 +71,7 @@ def train_ranks(plan: TrainingPlan, *, size=2, changes=None, stops=None, on_acti
     what it does then; absent: ranks that never come.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["daf_cogames.train", "cogames.cli.mission", "torch._dynamo"])
+    context.set_forkserver_preload(["daf_cogames.training.train", "cogames.cli.mission", "torch._dynamo"])
     port = _free_port()
     ranks = {}
     for number in set(range(size)) - set(absent):
@@ -145,7 +145,7 @@ def _train_rank(work, sending):
             rank.environment_seed = trainers[0].config["seed"]
 
         try:
-            rank.outcome = daf_cogames.train.train(
+            rank.outcome = daf_cogames.training.train.train(
                 plan,
                 on_start=on_start,
                 on_progress=rank.progress.append,
@@ -169,7 +169,7 @@ def _train_with_processes(plan):
     cogames_train.pvector = SimpleNamespace(
         make=vector.make, Serial=vector.Multiprocessing, Multiprocessing=vector.Multiprocessing
     )
-    daf_cogames.train.train(plan, on_progress=lambda _: None, on_checkpoint=lambda _: None, stop=lambda: None)
+    daf_cogames.training.train.train(plan, on_progress=lambda _: None, on_checkpoint=lambda _: None, stop=lambda: None)
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def _watched(rank):
     """The trainers that are made, and the learning rates with which they learn."""
     trainers = []
 
-    class Watched(daf_cogames.train.Trainer):
+    class Watched(daf_cogames.training.train.Trainer):
         def __init__(self, *args, **keywords):
             trainers.append(self)
             super().__init__(*args, **keywords)
@@ -186,11 +186,11 @@ def _watched(rank):
             rank.learning_rates.append(self.optimizer.param_groups[0]["lr"])
             super().train()
 
-    original, daf_cogames.train.Trainer = daf_cogames.train.Trainer, Watched
+    original, daf_cogames.training.train.Trainer = daf_cogames.training.train.Trainer, Watched
     try:
         yield trainers
     finally:
-        daf_cogames.train.Trainer = original
+        daf_cogames.training.train.Trainer = original
 
 
 def _digest(*tensors):

@@ -3,7 +3,7 @@
 import torch
 
 from daf_cogames.missions import Mission
-from daf_cogames.train import TrainingPlan, train
+from daf_cogames.training.train import TrainingPlan, train
 from libs.daf_cogames.tests.training_policies import Recurrent, policy
 
 MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=40)

@@ -156,7 +156,7 @@ async def test_a_wrong_request_for_a_picture_names_its_field(
 
 @on_sqlite
 async def test_the_curves_of_a_real_run_are_drawn(stub: StatisticsServiceAsyncStub, tmp_path: Path) -> None:
-    from daf_cogames.train import TrainingPlan, train
+    from daf_cogames.training.train import TrainingPlan, train
 
     points: list[pb.MetricPoint] = []
     train(

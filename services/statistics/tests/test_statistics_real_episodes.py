@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daf_cogames.catalog import catalog, resolve_policy
-from daf_cogames.evaluation_table import Setting, Table
+from daf_cogames.evaluation.table import Setting, Table
 from daf_cogames.missions import Mission
 from daf_cogames.policies import PolicySource
 from daf_cogames.seating import plan_episodes

@@ -11,7 +11,7 @@ import time
 from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy
 from mettagrid.simulator import Action
 
-from daf_cogames import marks
+from daf_cogames.play import marks
 
 NOOP = Action(name="noop")
 

@@ -1,0 +1,1 @@
+"""Episodes: played exactly, fast, and together."""

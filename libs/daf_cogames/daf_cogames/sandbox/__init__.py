@@ -1,0 +1,1 @@
+"""Policies of other people, each in a confined process."""

@@ -1,0 +1,1 @@
+"""The worker of a training job: ranks that train with `cogames.train`."""
