@@ -150,7 +150,7 @@ def summary_message(
         values=summary.values,
         copies=summary.copies,
         latency=None if histogram is None else _latency_message(histogram),
-        scenarios=[_scenario_message(*item) for item in scenarios.items()] if len(scenarios) > 1 else [],
+        scenarios=[_scenario_message(*item) for item in scenarios.items()],
     )
     if summary.interval:
         message.interval_low, message.interval_high = summary.interval

@@ -51,7 +51,9 @@ def summarize(samples: Sequence[Sample]) -> Summary:
 
 
 def by_scenario(samples: Sequence[Sample]) -> dict[int, Summary]:
-    """The same for each scenario, by its number; the samples come in the order of scenarios."""
+    """The same for each scenario, by its number, where there are several; the samples come in their order."""
+    if not samples or samples[0].scenario == samples[-1].scenario:
+        return {}
     groups = groupby(samples, key=lambda sample: sample.scenario)
     return {scenario: summarize(list(of_scenario)) for scenario, of_scenario in groups}
 
