@@ -80,6 +80,7 @@ def test_the_value_of_an_evaluation_is_that_of_its_numbers(vor: VorReport) -> No
 def test_weighted_scores_of_an_evaluation_have_intervals(client: Client, vor: VorReport) -> None:
     scores = daf_compute_weighted_score(evaluation=vor.evaluation, client=client)
 
+    assert scores == vor.weighted_scores
     assert list(scores) == ["starter", "random", "noop"]
     assert scores["starter"].episodes == 12
     assert scores["starter"].mean_share == pytest.approx((1 + 2 / 3 + 1 / 3) / 3)

@@ -57,6 +57,12 @@ def print_vor(report: VorReport, console: Console | None = None) -> None:
     for vor in report.missions:
         console.print()
         _print_mission_vor(report, vor, console)
+    console.print()
+    rows = table("policy", f"{report.metric} weighted by seats", _level(report.confidence), "n", "share of seats")
+    for label, score in report.weighted_scores.items():
+        values = number(score.score), _ends(score.interval), str(score.episodes)
+        rows.add_row(label, *values, f"{score.mean_share:.0%}")
+    print_table(rows, console)
     _print_end(report.warnings, f"{report.evaluation}: `daf compare --vor {report.evaluation}`", console)
 
 

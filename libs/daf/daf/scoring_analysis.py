@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import overload
 
 from daf.client import Client
-from daf.comparison_results import given
 from daf.connection import given_or_connected
-from daf.team_evaluations import SCORING_SECONDS, find_evaluation, labels_of
+from daf.team_evaluations import find_evaluation
 from daf.vor import VorReport, compute_vor
-from daf_protos.statistics.v1.metric_pb2 import Metric
-from daf_protos.statistics.v1.scoring_service_pb2 import (
-    ComputeWeightedScoresRequest,
-    ComputeWeightedScoresResponse,
-    WeightedScore,
-)
+from daf.weighted_scores import WeightedScoreResult, weighted_scores
 
 __all__ = [
     "VorReport",
@@ -33,18 +26,6 @@ __all__ = [
 
 type Scores = float | Iterable[float | Iterable[float]]
 """A mean; or one score an episode, which may be the rewards of the seats in question."""
-
-
-@dataclass(frozen=True)
-class WeightedScoreResult:
-    """A policy's mean over the episodes, weighted by its share of the seats. None where it cannot be computed."""
-
-    score: float | None
-    interval: tuple[float, float] | None
-    episodes: int
-    """Those that count."""
-    mean_share: float
-    """Of the seats."""
 
 
 @overload
@@ -158,7 +139,7 @@ def daf_compute_weighted_score[P: Hashable](
         if policy_scores is not None or agent_counts is not None:
             raise ValueError("give either scores or an evaluation")
         with given_or_connected(client) as connected:
-            return _of_evaluation(connected, evaluation, metric, confidence)
+            return weighted_scores(connected, find_evaluation(connected, evaluation), metric, confidence)
     if policy_scores is None or agent_counts is None:
         raise ValueError("give policy_scores and agent_counts, or an evaluation")
     return _weighted(policy_scores, agent_counts)
@@ -248,22 +229,3 @@ def _weighted[P: Hashable](
             sums[policy] = sums.get(policy, 0.0) + _finite(float(score), f"policy_scores[{number}]") * weight
             weights[policy] = weights.get(policy, 0.0) + weight
     return {policy: sums[policy] / weight for policy, weight in weights.items() if weight > 0}
-
-
-def _of_evaluation(client: Client, name: str, metric: str, confidence: float) -> dict[str, WeightedScoreResult]:
-    evaluation = find_evaluation(client, name)
-    request = ComputeWeightedScoresRequest(
-        evaluation=evaluation.name, metric=Metric(name=metric), confidence=confidence
-    )
-    response: ComputeWeightedScoresResponse = client.scoring.ComputeWeightedScores(request, timeout=SCORING_SECONDS)
-    labels = labels_of(evaluation)
-    return {labels[score.policy]: _result(score) for score in response.scores}
-
-
-def _result(score: WeightedScore) -> WeightedScoreResult:
-    return WeightedScoreResult(
-        given(score, "score"),
-        (score.low, score.high) if score.HasField("low") else None,
-        score.episodes,
-        score.mean_share,
-    )

@@ -14,6 +14,7 @@ from daf.config import DAFEvaluationConfig
 from daf.connection import given_or_connected
 from daf.sections import EVALUATION_SEED
 from daf.team_evaluations import SCORING_SECONDS, evaluation_warnings, labels_of, play_teams, team_config
+from daf.weighted_scores import WeightedScoreResult, weighted_scores
 from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 from daf_protos.statistics.v1.metric_pb2 import Metric
@@ -72,6 +73,8 @@ class VorReport:
     confidence: float
     """Level of all intervals."""
     missions: Sequence[MissionVorResult]
+    weighted_scores: Mapping[str, WeightedScoreResult]
+    """Of all policies, by label: means over all teams, weighted by the share of the seats."""
     warnings: Sequence[str]
     """What a reader must know: copies, forfeits, missing teams."""
 
@@ -183,6 +186,7 @@ def compute_vor(client: Client, evaluation: Evaluation, candidate: int, metric: 
         metric,
         confidence,
         [_mission_result(vor, called[vor.mission], labels) for vor in response.missions],
+        weighted_scores(client, evaluation, metric, confidence),
         [*evaluation_warnings(client, evaluation), *response.warnings],
     )
 
