@@ -202,7 +202,7 @@ def test_wrong_files_of_values_are_refused_by_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-p", "random", "-m", MISSION.name], 2, "--policy/-p: List should have at least 2"),
+        (["-p", "random", "-m", MISSION.name], 2, "--policy/-p: give at least 2"),
         (
             ["-p", "random", "-p", "starter", "-m", MISSION.name, "--baseline", "noop"],
             2,

@@ -157,7 +157,7 @@ def test_what_was_played_of_a_cancelled_evaluation_is_scored_with_a_warning(
         (["--vor", "-p", "starter", "-p", "noop", "-m", MISSION.name, "--margin", "1"], 2, "--margin: has no meaning"),
         (["--vor", "--cross-play", "evaluations/e"], 2, "--cross-play: has no meaning beside --vor"),
         (["--vor", "evaluations/none"], 4, "evaluations/none"),
-        (["--cross-play", "evaluations/none", "-p", "noop"], 2, "policies: is that of evaluations/none"),
+        (["--cross-play", "evaluations/none", "-p", "noop"], 2, "--policy: has no meaning beside evaluations/none"),
         (["evaluations/none"], 2, "is an evaluation, which --vor or --cross-play can score"),
     ],
 )

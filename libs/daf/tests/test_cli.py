@@ -217,7 +217,9 @@ def test_policies_that_forfeit_everything_have_no_score(daf: Daf, with_services:
     outcome = daf("evaluate", "-p", "random", "-m", MISSION)
 
     assert outcome.code == 1
-    assert outcome.err == "daf: forfeited: random: no module named 'nothing'\n"
+    forfeited, more = outcome.err.splitlines()
+    assert forfeited == "daf: forfeited: random: no module named 'nothing'"
+    assert more.startswith("daf: `daf logs evaluations/")
 
 
 def test_jobs_are_listed_shown_and_cancelled(daf: Daf, with_services: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from rich.console import Console
 from daf.cli.compare_cross_play import compare_cross_play
 from daf.cli.compare_vor import compare_vor
 from daf.cli.evaluate import follow
+from daf.cli.evaluation_display import tell_forfeits
 from daf.cli.options import (
     Aggregation,
     Difficulty,
@@ -46,6 +48,7 @@ from daf.comparisons import (
 from daf.config import DAFComparisonConfig
 from daf.races import PolicyRace
 from daf.render_comparison import print_comparison, print_plan, write_csv
+from daf.vor import VOR_MODES
 from daf_common.errors import InvalidArgument
 from daf_protos.statistics.v1.comparison_pb2 import Comparison
 
@@ -56,7 +59,7 @@ def compare(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="The comparison, as YAML or JSON; options replace its values. Or comparisons/NAME: print it again. "
             "With --vor and --cross-play, evaluations/NAME: compute it again.",
         ),
@@ -131,8 +134,36 @@ def compare(
     if json and csv:
         raise InvalidArgument.field("--csv", "and --json exclude each other")
     quiet = json or csv
-    if file.startswith("evaluations/") and not (vor or cross_play):
-        raise InvalidArgument.field(file, "is an evaluation, which --vor or --cross-play can score")
+    teams = vor or cross_play
+    plays = {
+        "--policy": policy,
+        "--mission": mission,
+        "--mission-set": mission_set,
+        "--episodes": episodes,
+        "--seed": seed,
+        "--cogs": cogs,
+        "--steps": steps,
+        "--variant": variant,
+        "--difficulty": difficulty,
+        "--map-seed": map_seed,
+        "--workers": workers,
+        "--fast": fast,
+        "--isolated": isolated,
+        "--time-limit": time_limit,
+        "--code": code,
+        "--requirements": requirements,
+    }
+    decides = {
+        "--aggregation": aggregation,
+        "--margin": margin,
+        "--family": family,
+        "--baseline": baseline,
+        "--looks": looks,
+        "--strict": strict,
+    }
+    _check_file(file, teams, plays, {**decides, "--metric": metric, "--alpha": alpha, "--results": results})
+    if results is not None:
+        _refuse({"FILE": file, **plays, "--aggregation": aggregation, "--looks": looks}, "--results")
     document = Path(file) if file and not file.startswith(("comparisons/", "evaluations/")) else None
     played = [*(mission or []), *(mission_set or [])]
     changes = {"cogs": cogs, "max_steps": steps, "variants": variant, "difficulty": difficulty, "map_seed": map_seed}
@@ -156,26 +187,21 @@ def compare(
         "isolated": isolated or None,
         "time_limit_seconds": time_limit,
     }
-    if vor or cross_play:
-        pairs_only = {"--results": results, "--margin": margin, "--family": family, "--baseline": baseline}
-        excluded = {
-            **pairs_only,
-            "--looks": looks,
-            "--aggregation": aggregation,
-            "--strict": strict,
-            "--power": power,
-            "--cross-play": vor and cross_play,
-        }
+    if teams:
+        excluded = {**decides, "--results": results, "--power": power, "--cross-play": vor and cross_play}
         _refuse(excluded, "--vor" if vor else "--cross-play")
+        _check_mode(vor_mode, vor)
         _score_teams(team_request(file, options, name, json, csv), vor_mode if vor else "")
         return
+    _check_power(power, probability)
+    stored = results is not None or file.startswith("comparisons/")
+    config = None if stored else document_with(DAFComparisonConfig, document, options)
     with open_client() as client:
         if results is not None:
             made = _of_values(client, results, metric, alpha, margin, family, baseline, strict, name)
-        elif file.startswith("comparisons/"):
+        elif config is None:
             made = read_comparison(client, file)
         else:
-            config = document_with(DAFComparisonConfig, document, options)
             made = _play(client, config, name, quiet)
             if document is not None and config.save_raw_results:
                 path = RESULTS / f"{made.name.partition('/')[2]}.json"
@@ -210,8 +236,7 @@ def _play(client: Client, config: DAFComparisonConfig, name: str, quiet: bool) -
     _check(comparison)
     evaluation = follow(client, comparison.start().name, quiet)
     made = comparison.compute(evaluation)
-    for reason in comparison.forfeits(evaluation, made):
-        notice(f"forfeited: {reason}")
+    tell_forfeits(evaluation.name, comparison.forfeits(evaluation, made))
     return made
 
 
@@ -227,13 +252,43 @@ def _race(race: PolicyRace, client: Client, quiet: bool) -> Comparison:
         for line in race_lines(so_far):
             notice(line)
 
-    return race.run(lambda name: follow(client, name, quiet), tell)
+    try:
+        return race.run(lambda name: follow(client, name, quiet), tell)
+    except typer.Exit:
+        notice(f"the same command with --name {race.id} goes on with the race")
+        raise
+
+
+def _check_file(file: str, teams: bool, plays: Mapping[str, object], decides: Mapping[str, object]) -> None:
+    """What was played is not played differently; how a comparison was to decide stays with it."""
+    if file.startswith("evaluations/") and not teams:
+        raise InvalidArgument.field(file, "is an evaluation, which --vor or --cross-play can score")
+    if file.startswith(("comparisons/", "evaluations/")):
+        _refuse(plays, file)
+    if file.startswith("comparisons/"):
+        _refuse(decides, file)
 
 
 def _refuse(options: Mapping[str, object], beside: str) -> None:
     for option, given in options.items():
-        if given not in (None, False, ""):
+        if given is not None and given is not False and given != "":
             raise InvalidArgument.field(option, f"has no meaning beside {beside}")
+
+
+def _check_mode(mode: str, vor: bool) -> None:
+    if mode not in VOR_MODES:
+        raise InvalidArgument.field("--vor-mode", f"{mode[:40]!r} is not one of {', '.join(VOR_MODES)}")
+    _refuse({"--vor-mode": mode != VOR_MODES[0] and not vor}, "--cross-play")
+
+
+def _check_power(difference: float | None, probability: float) -> None:
+    """Refuses what the service would refuse, but only after everything has been played."""
+    if difference is None:
+        return
+    if not math.isfinite(difference) or not difference:
+        raise InvalidArgument.field("--power", f"{difference:g} is no difference that can be found")
+    if not 0 < probability < 1:
+        raise InvalidArgument.field("--probability", f"{probability:g} is not between 0 and 1")
 
 
 def _of_values(

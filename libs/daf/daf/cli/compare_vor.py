@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 import typer
 
-from daf.cli.play_teams import TeamRequest, episodes_of, tell_forfeits
+from daf.cli.evaluation_display import tell_forfeits
+from daf.cli.play_teams import TeamRequest, episodes_of
 from daf.cli.session import print_json
 from daf.client import Client
+from daf.evaluations import forfeit_reasons
 from daf.render_scoring import print_vor, write_vor_csv
 from daf.vor import compute_vor, pickup_config
 
@@ -30,6 +32,6 @@ def compare_vor(client: Client, asked: TeamRequest, mode: str) -> None:
     else:
         print_vor(report)
     if report.warnings:
-        tell_forfeits(client, evaluation)
+        tell_forfeits(evaluation.name, forfeit_reasons(client, evaluation))
     if any(vor.overall is None for vor in report.missions):
         raise typer.Exit(1)  # there is nothing to go by

@@ -155,7 +155,7 @@ def follow(client: Client, name: str, quiet: bool) -> Evaluation:
         evaluations = follow_evaluation(client, name)
         return _last(evaluations) if quiet else show_evaluation(evaluations)
     except KeyboardInterrupt:
-        notice(f"{name} goes on: `daf logs {name} -f` follows it")
+        notice(f"{name} goes on: `daf results show {name}` shows its scores, `daf results cancel {name}` stops it")
         raise typer.Exit(130) from None
 
 

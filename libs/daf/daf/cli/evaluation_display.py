@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from daf.cli.session import notice
 from daf.pace import Pace
 from daf.render import duration, number
 from daf_protos.evaluation.v1 import evaluation_pb2
@@ -47,6 +48,14 @@ def show_evaluation(evaluations: Iterator[Evaluation]) -> Evaluation:
 def evaluation_state(evaluation: Evaluation) -> str:
     """An evaluation's state as one word."""
     return evaluation_pb2.EvaluationState.Name(evaluation.state).removeprefix("EVALUATION_STATE_").lower()
+
+
+def tell_forfeits(evaluation: str, reasons: Sequence[str]) -> None:
+    """Says why policies could not play, and where more of it is."""
+    for reason in reasons:
+        notice(f"forfeited: {reason}")
+    if reasons:
+        notice(f"`daf logs {evaluation}` has what the policies printed and raised")
 
 
 def _line(evaluation: Evaluation, pace: Pace) -> str:

@@ -116,7 +116,12 @@ def _merge(data: dict[str, Any], options: Mapping[str, Any]) -> None:
             data[key] = value
 
 
-_OPTION_OF = {"missions": "--mission/-m", "policy": "--policy/-p", "policies": "--policy/-p"}
+_OPTION_OF = {
+    "missions": "--mission/-m",
+    "policy": "--policy/-p",
+    "policies": "--policy/-p",
+    "time_limit_seconds": "--time-limit",
+}
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -125,6 +130,8 @@ def _problems(error: ValidationError) -> list[str]:
         first = str(problem["loc"][0]) if problem["loc"] else ""
         option = _OPTION_OF.get(first, first)
         message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        if problem["type"] == "too_short":
+            message = f"give at least {problem['ctx']['min_length']}"
         missing = problem["type"] == "missing"
         lines.append(f"give {option}, or a FILE" if missing else f"{option}: {message}" if option else message)
     return lines

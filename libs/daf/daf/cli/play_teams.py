@@ -9,14 +9,11 @@ from typing import Any
 
 from daf.cli.evaluate import follow
 from daf.cli.options import document_with
-from daf.cli.session import notice
 from daf.client import Client
 from daf.comparisons import evaluation_config
 from daf.config import DAFComparisonConfig, DAFEvaluationConfig
-from daf.evaluations import forfeit_reasons
 from daf.follow_runs import EVALUATION_ENDED
 from daf.team_evaluations import find_evaluation, start_teams, succeeded
-from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation
 
 
@@ -56,9 +53,6 @@ def team_request(file: str, options: Mapping[str, Any], name: str, json: bool, c
     if not file.startswith("evaluations/"):
         config = document_with(DAFComparisonConfig, Path(file) if file else None, options)
         return TeamRequest(config, config.metric, config.alpha, name, json, csv)
-    for key in ("policies", "missions", "episodes_per_mission", "seed"):
-        if options[key] is not None:
-            raise InvalidArgument.field(key, f"is that of {file}, which has been played")
     alpha = DAFComparisonConfig.model_fields["alpha"].default if options["alpha"] is None else options["alpha"]
     return TeamRequest(file, options["metric"] or "reward", alpha, name, json, csv)
 
@@ -83,9 +77,3 @@ def episodes_of(
         return evaluation if evaluation.state in EVALUATION_ENDED else follow(client, evaluation.name, quiet)
     created = start_teams(client, with_teams(evaluation_config(asked.source)), asked.name)
     return succeeded(follow(client, created.name, quiet))
-
-
-def tell_forfeits(client: Client, evaluation: Evaluation) -> None:
-    """Says why policies could not play."""
-    for reason in forfeit_reasons(client, evaluation):
-        notice(f"forfeited: {reason}")

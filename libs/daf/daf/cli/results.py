@@ -12,7 +12,7 @@ import typer
 from rich.table import Column
 
 from daf import document_config
-from daf.cli.evaluation_display import evaluation_state
+from daf.cli.evaluation_display import evaluation_state, tell_forfeits
 from daf.cli.options import Aggregation, Metric
 from daf.cli.session import JsonFlag, notice, open_client, print_json, resource_name
 from daf.client import Client, all_pages
@@ -137,6 +137,8 @@ def replays(
         print_json({"evaluation": evaluation.name, "replays": saved})
     else:
         _print_replays(saved)
+    if not saved:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -192,8 +194,7 @@ def show_result(
     else:
         print_evaluation(result, latency=latency)
         _print_replays(replays or [])
-    for reason in result.forfeits:
-        notice(f"forfeited: {reason}")
+    tell_forfeits(result.evaluation.name, result.forfeits)
 
 
 def check_formats(json: bool, csv: bool) -> None:
