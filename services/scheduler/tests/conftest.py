@@ -217,9 +217,11 @@ class MemoryStatistics(StatisticsServiceServicer, ComparisonServiceServicer):
         return answer
 
     async def ComparePolicies(self, request: Any, context: Any) -> Any:
-        evaluation = self._evaluation.evaluations.get(request.policies[0].evaluation)
+        evaluation = self._evaluation.evaluations.get(request.policies[0].sources[0].evaluation)
         assert request.design.baseline == 0
-        best, *baselines = (self._score(evaluation.spec.policies[policy.policy]) for policy in request.policies)
+        best, *baselines = (
+            self._score(evaluation.spec.policies[policy.sources[0].policy]) for policy in request.policies
+        )
         answer = comparison_service_pb2.ComparePoliciesResponse()
         for number, score in enumerate(baselines, start=1):
             difference = score - best
