@@ -313,7 +313,7 @@ def test_what_is_said_of_a_class_is_checked(
     weights: dict[str, Path], batches: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As if the step of a class had changed since what is said of it was written."""
-    wrong = dataclasses.replace(known_agents._LSTM_AS_SHIPPED, see=known_agents._as_it_is)
+    wrong = dataclasses.replace(known_agents._LSTM_AS_SHIPPED, see=known_agents.as_it_is)
     monkeypatch.setattr(known_agents, "_STEPPING", {LSTMAgentPolicy: wrong})
     runner = EpisodeRunner(MISSION, [PolicySource("lstm", weights=weights["lstm"])])
     plans = plan_episodes((0, 0, 0, 0), 2, SEED)

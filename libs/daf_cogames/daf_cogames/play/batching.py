@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -276,26 +276,29 @@ def batch_of(witnesses: Sequence[Witness], policy: int, *, fast: bool) -> Batch:
 
 def share_networks(witnesses: Sequence[Witness]) -> list[list[Witness]]:
     """Witnesses by network, in their order: of those with equal weights one is kept, and the others refer to it."""
-    groups: list[list[Witness]] = []
-    for witness in witnesses:
-        network = witness.row.known.network
+    groups = by_network(witnesses, lambda witness: witness.row.known.network)
+    for kept, *others in groups:
+        for witness in others:
+            _refer(witness.row.known.network, kept.row.known.network)
+    return groups
+
+
+def by_network[T](items: Sequence[T], network_of: Callable[[T], torch.nn.Module]) -> list[list[T]]:
+    """Items in groups whose networks are equal, in their order."""
+    groups: list[list[T]] = []
+    for item in items:
         for group in groups:
-            kept = group[0].row.known.network
-            if kept is network:
-                group.append(witness)
-                break
-            if _equal(kept, network):
-                _refer(network, kept)
-                group.append(witness)
+            if _equal(network_of(group[0]), network_of(item)):
+                group.append(item)
                 break
         else:
-            groups.append([witness])
+            groups.append([item])
     return groups
 
 
 def _equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     ours, theirs = one.state_dict(), other.state_dict()
-    return (
+    return one is other or (
         type(one) is type(other) and ours.keys() == theirs.keys() and all(_same(ours[key], theirs[key]) for key in ours)
     )
 

@@ -29,6 +29,7 @@ from daf_cogames.play.batching import NotBatchable, Row, known_rows
 from daf_cogames.play.decoding import fast_decoding, is_exact
 from daf_cogames.play.digests import digest, episode_digest
 from daf_cogames.play.failures import PolicyFailure, SeatedPolicy, blame
+from daf_cogames.play.foretelling import networks_of
 from daf_cogames.play.latency import Latency
 from daf_cogames.play.live_episodes import LiveEpisode
 from daf_cogames.play.lockstep import play_together
@@ -165,7 +166,9 @@ class EpisodeRunner:
             with fast_decoding():
                 episode = self._begin(plan)
                 # In a batch, an action has no time of its own.
-                if self._max_action_time_ms >= PATIENT_ACTION_TIME_MS and self._batched(episode):
+                if self._max_action_time_ms >= PATIENT_ACTION_TIME_MS and (
+                    self._batched(episode) or self._foretold(episode)
+                ):
                     return episode
                 episode.run_until_done()
         except PolicyFailure as failure:
@@ -179,7 +182,9 @@ class EpisodeRunner:
                 batched.setdefault(policy, []).extend(rows)
         try:
             with fast_decoding():
-                play_together(batched, begun, fast=fast)
+                for alone in play_together(batched, self._foretold(*begun), begun, fast=fast):
+                    _logger.info("%s", alone)
+                    self._unbatched.add(alone.policy)
         except (NotBatchable, PolicyFailure) as error:
             _logger.warning("a group of %s episodes is played one by one: %s", len(begun), error)
             self._unbatched.add(error.policy)
@@ -187,6 +192,15 @@ class EpisodeRunner:
     def _batched(self, episode: LiveEpisode) -> Mapping[int, Sequence[Row]]:
         """The agents of an episode that a batch may step, by policy."""
         return {policy: rows for policy, rows in known_rows(episode).items() if policy not in self._unbatched}
+
+    def _foretold(self, *begun: LiveEpisode) -> set[int]:
+        """The other policies in episodes whose networks' answers may be foretold."""
+        return {
+            policy
+            for episode in begun
+            for policy in networks_of(episode)
+            if policy not in self._unbatched and policy not in known_rows(episode)
+        }
 
     def _end(self, episode: LiveEpisode, seconds: float) -> EpisodeOutcome | PolicyFailure:
         if episode.failure is not None:

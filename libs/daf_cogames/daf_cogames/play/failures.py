@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from mettagrid.policy.policy import AgentPolicy, MultiAgentPolicy
 from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.simulator import Action, AgentObservation, Simulation
@@ -60,6 +61,14 @@ class SeatedPolicy(MultiAgentPolicy):
         with blame(self._index, agent_id, "start"):
             agent = self._policy.agent_policy(agent_id)
         return SeatedAgent(self._index, agent_id, agent, self.policy_env_info, self.latency)
+
+    def network(self) -> torch.nn.Module | None:
+        """The policy's network, if it says which it is."""
+        try:
+            network = self._policy.network()
+        except Exception:  # asked in passing: whoever needs it to play will fail by itself
+            return None
+        return network if isinstance(network, torch.nn.Module) else None
 
     @property
     def takes_rows(self) -> bool:

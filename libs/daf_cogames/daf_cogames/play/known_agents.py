@@ -74,18 +74,20 @@ def known_agent(agent: AgentPolicy) -> KnownAgent | None:
     return None if stepping is None else KnownAgent(stepping, agent, implementation)
 
 
-def _as_it_is(seen: torch.Tensor) -> torch.Tensor:
+def as_it_is(seen: torch.Tensor) -> torch.Tensor:
+    """The bytes."""
     return seen
 
 
-def _padded_with_zeros(seen: torch.Tensor) -> torch.Tensor:
+def padded_with_zeros(seen: torch.Tensor) -> torch.Tensor:
     """The environment pads with 255, 255, 255; these agents with 255, 0, 0."""
     missing = seen[..., 1] == corrected.PADDING
     seen[..., 1:][missing] = 0
     return seen
 
 
-def _divided(seen: torch.Tensor) -> torch.Tensor:
+def multiplied(seen: torch.Tensor) -> torch.Tensor:
+    """Numbers from 0 to 1, by a multiplication."""
     return seen.float() * (1.0 / 255.0)
 
 
@@ -119,12 +121,12 @@ def _of_sample_logits(logits: torch.Tensor) -> torch.Tensor:
     return torch.softmax(logits, -1)
 
 
-_LSTM_AS_SHIPPED = Stepping(_padded_with_zeros, "forward_eval", _own_zeros, _of_categorical)
-_LSTM = Stepping(_as_it_is, "forward_eval", _own_zeros, _of_categorical)
-_PUFFER_AS_SHIPPED = Stepping(_padded_with_zeros, "forward_eval", _nothing_yet, _of_sample_logits)
-_PUFFER = Stepping(_as_it_is, "forward_eval", _nothing_yet, _of_sample_logits)
-_PUFFERLIB = Stepping(_divided, "forward_eval", _nothing_yet_if_recurrent, _of_sample_logits)
-_TUTORIAL = Stepping(_as_it_is, "forward", _own_zeros, _of_categorical)
+_LSTM_AS_SHIPPED = Stepping(padded_with_zeros, "forward_eval", _own_zeros, _of_categorical)
+_LSTM = Stepping(as_it_is, "forward_eval", _own_zeros, _of_categorical)
+_PUFFER_AS_SHIPPED = Stepping(padded_with_zeros, "forward_eval", _nothing_yet, _of_sample_logits)
+_PUFFER = Stepping(as_it_is, "forward_eval", _nothing_yet, _of_sample_logits)
+_PUFFERLIB = Stepping(multiplied, "forward_eval", _nothing_yet_if_recurrent, _of_sample_logits)
+_TUTORIAL = Stepping(as_it_is, "forward", _own_zeros, _of_categorical)
 _STATELESS = Stepping(torch.Tensor.float, "forward_eval", _no_state, _of_categorical)
 
 _STEPPING: Mapping[type, Stepping] = {

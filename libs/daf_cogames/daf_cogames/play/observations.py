@@ -25,10 +25,7 @@ def decoded(
     values = rows[:count, 2].tolist()
     return AgentObservation(
         agent_id=agent_id,
-        tokens=[
-            ObservationToken(feature=features[feature], value=value, raw_token=row)
-            for feature, value, row in zip(present, values, rows, strict=False)
-        ],
+        tokens=list(map(ObservationToken, map(features.__getitem__, present[:count]), values, rows)),
     )
 
 

@@ -46,7 +46,7 @@ def _linear(rows: int, given: torch.Tensor, weight: torch.Tensor, bias: torch.Te
     outputs, inputs = weight.shape
     if given.dim() != 2 or given.shape[0] != rows or outputs == 1 or outputs * inputs < _SMALL_PRODUCT:
         return _apart(functional.linear, rows, given, weight, bias)
-    products = torch.bmm(_aligned(given).unsqueeze(1), weight.t().unsqueeze(0).expand(rows, inputs, outputs)).squeeze(1)
+    products = torch.bmm(aligned(given).unsqueeze(1), weight.t().unsqueeze(0).expand(rows, inputs, outputs)).squeeze(1)
     return products if bias is None else products + bias
 
 
@@ -72,8 +72,8 @@ def _apart(
     return torch.cat([func(row.clone(), *others, **named) for row in torch.split(given, given.shape[0] // rows)])
 
 
-def _aligned(given: torch.Tensor) -> torch.Tensor:
-    """With every row where memory would begin for it alone, as the order of a sum depends on that, too."""
+def aligned(given: torch.Tensor) -> torch.Tensor:
+    """Rows, each where memory would begin for it alone, as the order of a sum depends on that, too."""
     step = _ALIGNMENT_BYTES // given.element_size()
     rows, columns = given.shape
     if columns % step == 0:
