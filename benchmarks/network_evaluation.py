@@ -23,16 +23,22 @@ CASES = (
     ("pufferlib_cogs_corrected", 300),
     ("stateless_corrected", 300),
     ("tutorial", 100),
+    ("grid_policy.GridPolicy", 300),
+    ("grid_policy.GridPolicy", 1000),
 )
+CODE = Path(__file__).parents[1] / "examples" / "policies"
+"""Where the policies are that CoGames does not ship: of them nothing is known but their network."""
+
 TARGET_RATIO = 5
 
 
 def main() -> None:
     """Prints the figures."""
     from daf_cogames.catalog import resolve_policy
+    from daf_cogames.code import on_path
 
     for policy, steps in CASES:
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as directory, on_path(CODE):
             _measure(resolve_policy(policy).name, steps, Path(directory) / "weights.pt")
     print(f"target at least {TARGET_RATIO}")
 
@@ -51,8 +57,10 @@ def _measure(class_path: str, steps: int, weights: Path) -> None:
     mission = Mission(MISSION, cogs=COGS, max_steps=steps)
     config = build_mission(mission)
     torch.manual_seed(5)
-    load_policy(PolicySource(class_path), PolicyEnvInterface.from_mg_cfg(config)).save_policy_data(str(weights))
-    runner = EpisodeRunner(mission, [PolicySource(class_path, weights=weights)])
+    load_policy(PolicySource(class_path, code=CODE), PolicyEnvInterface.from_mg_cfg(config)).save_policy_data(
+        str(weights)
+    )
+    runner = EpisodeRunner(mission, [PolicySource(class_path, weights=weights, code=CODE)])
     plans = plan_episodes((0,) * COGS, EPISODES, SEED)
 
     def theirs() -> object:
