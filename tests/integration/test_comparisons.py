@@ -15,7 +15,8 @@ from mettagrid.policy.policy import PolicySpec
 
 from daf.client import Client
 from daf.comparison import ComparisonReport, DAFComparisonConfig, daf_compare_policies, daf_get_comparison
-from daf_common.errors import FailedPrecondition, InvalidArgument
+from daf.comparisons import PolicyComparison, play_and_compare
+from daf_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from daf_protos.evaluation.v1.evaluation_service_pb2 import ListEvaluationsRequest
 from tests.requests import MISSION
 
@@ -64,6 +65,23 @@ def test_an_unknown_metric_is_refused_before_anything_is_played(client: Client) 
         daf_compare_policies([STARTER, RANDOM], [MISSION.name], 6, metric="heart.gaind", client=client)
 
     assert len(client.evaluation.ListEvaluations(ListEvaluationsRequest()).evaluations) == before
+
+
+def test_a_comparison_that_was_interrupted_goes_on_under_its_name(client: Client, tmp_path: Path) -> None:
+    config = DAFComparisonConfig.model_validate(
+        {"policies": [STARTER, RANDOM], "missions": [MISSION.name], "episodes_per_mission": 6}
+    )
+    started = PolicyComparison(client, config, "taken-up").start()
+
+    made = play_and_compare(client, config, id="taken-up")
+    again = play_and_compare(client, config, id="taken-up")
+
+    assert made.name == "comparisons/taken-up"
+    assert [source.evaluation for source in made.policies[0].episodes.sources] == [started.name]
+    assert again == made
+    config.episodes_per_mission = 7
+    with pytest.raises(AlreadyExists, match="other policies, missions or episodes"):
+        play_and_compare(client, config, id="taken-up")
 
 
 def test_a_report_is_computed_again_with_another_alpha(client: Client) -> None:

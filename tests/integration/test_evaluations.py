@@ -165,8 +165,8 @@ def test_what_is_detached_says_how_its_result_is_found(daf: Daf) -> None:
     [
         (["evaluate", *TWO, "--json", "--csv"], 2, "exclude each other"),
         (["evaluate", *TWO, "--aggregation", "median"], 2, "aggregation"),
-        (["evaluate", *TWO, "--time-limit", "0"], 2, "time_limit_seconds"),
-        (["evaluate", *TWO, "--time-limit", "nan"], 2, "time_limit_seconds"),
+        (["evaluate", *TWO, "--time-limit", "0"], 2, "--time-limit"),
+        (["evaluate", *TWO, "--time-limit", "nan"], 2, "--time-limit"),
         (["evaluate", *TWO, "--team", "trios"], 2, "team"),
         (["evaluate", *TWO, "--team", "pairs", "--proportions", "1,2"], 2, "proportions are for team mixed"),
         (["evaluate", "-p", "starter", "-m", ARENA, "--team", "pickup"], 2, "at least two policies"),

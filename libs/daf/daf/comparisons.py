@@ -17,10 +17,10 @@ from daf.references import PolicyConfig
 from daf.resources import Resources
 from daf.run_ids import new_id
 from daf.trained_maps import trained_maps_problems
-from daf_common.errors import DafError, FailedPrecondition, InvalidArgument
+from daf_common.errors import AlreadyExists, DafError, FailedPrecondition, InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec
-from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest
+from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest, GetEvaluationRequest
 from daf_protos.statistics.v1 import comparison_pb2, metric_pb2
 from daf_protos.statistics.v1.comparison_pb2 import (
     Comparison,
@@ -105,13 +105,12 @@ class PolicyComparison:
         return problems
 
     def start(self) -> Evaluation:
-        """Creates the evaluation.
+        """Creates the evaluation, or finds it where the same comparison was started before.
 
         Raises:
             DafError: it is refused.
         """
-        request = CreateEvaluationRequest(request_id=uuid.uuid4().hex, evaluation_id=self.id, spec=self.spec)
-        return self._client.evaluation.CreateEvaluation(request).evaluation
+        return create_or_find(self._client, self.id, self.spec)
 
     def compute(self, evaluation: Evaluation) -> Comparison:
         """Compares what was played.
@@ -122,21 +121,54 @@ class PolicyComparison:
         """
         if evaluation.state != evaluation_pb2.EVALUATION_STATE_SUCCEEDED:
             raise ComparisonFailed(evaluation)
-        request = ComparePoliciesRequest(
-            request_id=f"{evaluation.name} {evaluation.digest[:32]}",
-            comparison_id=self.id,
-            design=self.design,
-            policies=[
-                PolicyEpisodes(sources=[EpisodeSource(evaluation=evaluation.name, policy=number)], label=policy.label)
-                for number, policy in enumerate(self.spec.policies)
-            ],
-        )
-        return self._client.comparison.ComparePolicies(request, timeout=COMPARING_SECONDS).comparison
+        policies = [
+            PolicyEpisodes(sources=[EpisodeSource(evaluation=evaluation.name, policy=number)], label=policy.label)
+            for number, policy in enumerate(self.spec.policies)
+        ]
+        request_id = f"{evaluation.name} {evaluation.digest[:32]}"
+        return compare_or_find(self._client, self.id, request_id, self.design, policies)
 
     def forfeits(self, evaluation: Evaluation, comparison: Comparison) -> list[str]:
         """Why policies could not play, if any could not."""
         forfeited = any(policy.values.forfeits for policy in comparison.policies)
         return forfeit_reasons(self._client, evaluation) if forfeited else []
+
+
+def create_or_find(client: Client, id: str, spec: EvaluationSpec) -> Evaluation:
+    """Creates an evaluation, or finds the one with this id if it is the same: what was interrupted goes on.
+
+    Raises:
+        AlreadyExists: there is another one with this id.
+        DafError: it is refused.
+    """
+    request = CreateEvaluationRequest(request_id=uuid.uuid4().hex, evaluation_id=id, spec=spec)
+    try:
+        return client.evaluation.CreateEvaluation(request).evaluation
+    except AlreadyExists:
+        found = client.evaluation.GetEvaluation(GetEvaluationRequest(name=f"evaluations/{id}")).evaluation
+        if found.spec != spec:
+            message = f"there is an evaluation {id!r} with other policies, missions or episodes: choose another name"
+            raise AlreadyExists(message) from None
+        return found
+
+
+def compare_or_find(
+    client: Client, id: str, request_id: str, design: ComparisonDesign, policies: Sequence[PolicyEpisodes]
+) -> Comparison:
+    """Compares, or finds the comparison with this id if it is of the same episodes.
+
+    Raises:
+        AlreadyExists: there is another one with this id.
+        DafError: it is refused.
+    """
+    request = ComparePoliciesRequest(request_id=request_id, comparison_id=id, design=design, policies=policies)
+    try:
+        return client.comparison.ComparePolicies(request, timeout=COMPARING_SECONDS).comparison
+    except AlreadyExists:
+        found = read_comparison(client, f"comparisons/{id}")
+        if [policy.episodes for policy in found.policies] != list(policies) or found.design != design:
+            raise
+        return found
 
 
 def play_and_compare(

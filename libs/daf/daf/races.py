@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from daf.client import Client
-from daf.comparisons import COMPARING_SECONDS, ComparisonFailed, PolicyComparison, check, followed, read_comparison
+from daf.comparisons import (
+    ComparisonFailed,
+    PolicyComparison,
+    check,
+    compare_or_find,
+    create_or_find,
+    followed,
+)
 from daf.config import DAFComparisonConfig
-from daf_common.errors import AlreadyExists, InvalidArgument
+from daf_common.errors import InvalidArgument
 from daf_protos.evaluation.v1 import evaluation_pb2
 from daf_protos.evaluation.v1.evaluation_pb2 import Evaluation, EvaluationSpec
-from daf_protos.evaluation.v1.evaluation_service_pb2 import CreateEvaluationRequest, GetEvaluationRequest
 from daf_protos.statistics.v1.comparison_pb2 import Comparison, EpisodeSource, PolicyEpisodes
-from daf_protos.statistics.v1.comparison_service_pb2 import ComparePoliciesRequest
 
 MAX_ID = 36
 """Characters of a race's id: its looks append up to four."""
@@ -78,33 +83,15 @@ class PolicyRace:
 
     def _start(self, look: int, racing: Sequence[int]) -> Evaluation:
         spec = look_spec(self.comparison.spec, look, self.comparison.design.looks, racing)
-        id = _look_id(self.id, look)
-        try:
-            request = CreateEvaluationRequest(request_id=f"race {id}", evaluation_id=id, spec=spec)
-            return self._client.evaluation.CreateEvaluation(request).evaluation
-        except AlreadyExists:  # of the same race, if it is the same
-            found = self._client.evaluation.GetEvaluation(GetEvaluationRequest(name=f"evaluations/{id}")).evaluation
-            if found.spec != spec:
-                raise
-            return found
+        return create_or_find(self._client, _look_id(self.id, look), spec)
 
     def _compare(self, id: str, evaluation: Evaluation, sources: Sequence[Sequence[EpisodeSource]]) -> Comparison:
-        request = ComparePoliciesRequest(
-            request_id=f"race {id} {evaluation.digest[:32]}",
-            comparison_id=id,
-            design=self.comparison.design,
-            policies=[
-                PolicyEpisodes(sources=of_policy, label=policy.label)
-                for of_policy, policy in zip(sources, self.comparison.spec.policies, strict=True)
-            ],
-        )
-        try:
-            return self._client.comparison.ComparePolicies(request, timeout=COMPARING_SECONDS).comparison
-        except AlreadyExists:
-            found = read_comparison(self._client, f"comparisons/{id}")
-            if [policy.episodes for policy in found.policies] != list(request.policies):
-                raise
-            return found
+        policies = [
+            PolicyEpisodes(sources=of_policy, label=policy.label)
+            for of_policy, policy in zip(sources, self.comparison.spec.policies, strict=True)
+        ]
+        request_id = f"race {id} {evaluation.digest[:32]}"
+        return compare_or_find(self._client, id, request_id, self.comparison.design, policies)
 
 
 def play_race(

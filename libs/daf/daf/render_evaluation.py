@@ -51,6 +51,9 @@ def print_evaluation(result: EvaluationResult, *, latency: bool = False, console
         cells += [str(policy.episodes), *[str(policy.copies)] * copied, *[str(policy.forfeits)] * forfeited]
         rows.add_row(result.labels[policy.policy], *cells, *(_latency(policy) if latency else []))
     print_table(rows, console)
+    played = {policy.policy for policy in summaries}
+    for seatless in [label for policy, label in enumerate(result.labels) if summaries and policy not in played]:
+        console.print(Text(f"Note: {seatless} has no seat, so it did not play.", style="yellow"), soft_wrap=True)
     _print_parts(result, console)
     evaluation = result.evaluation
     if result.summary.approximate:

@@ -58,7 +58,7 @@ def print_vor(report: VorReport, console: Console | None = None) -> None:
         console.print()
         _print_mission_vor(report, vor, console)
     console.print()
-    rows = table("policy", f"{report.metric} weighted by seats", _level(report.confidence), "n", "share of seats")
+    rows = table("policy", f"{report.metric} weighted by seats", _level(report.confidence), "n", "share where it sits")
     for label, score in report.weighted_scores.items():
         values = number(score.score), _ends(score.interval), str(score.episodes)
         rows.add_row(label, *values, f"{score.mean_share:.0%}")

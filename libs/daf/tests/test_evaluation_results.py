@@ -127,6 +127,13 @@ def test_the_table_shows_copies_forfeits_and_latency_where_there_are_any() -> No
     assert not any("played fast" in line for line in printed(plain))
 
 
+def test_a_policy_without_a_seat_is_said_to_have_none() -> None:
+    lines = printed(result(evaluation(SOLO[:2]), [summary(0, [1, 3])]))
+    assert "Note: bad has no seat, so it did not play." in lines
+    everybody = result(evaluation(SOLO[:2]), [summary(0, [1, 3]), summary(1, [1, 3])])
+    assert not any("no seat" in line for line in printed(everybody))
+
+
 def test_what_is_not_all_played_says_how_much_is() -> None:
     running = evaluation(SOLO[:2])
     running.state, running.done_episodes, running.total_episodes = evaluation_pb2.EVALUATION_STATE_RUNNING, 1, 2000

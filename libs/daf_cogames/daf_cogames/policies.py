@@ -30,6 +30,7 @@ from daf_cogames.suggestions import did_you_mean
 
 # What the loader itself passes; never an argument of the user.
 LOADER_PARAMETERS = ("policy_env_info", "device")
+"""Where no parameter has the name of the environment, it is the first."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,8 @@ def named_parameters(policy_class: type[MultiAgentPolicy]) -> tuple[Parameter, .
             default=parameter.default if isinstance(parameter.default, Argument) else None,
             required=parameter.default is inspect.Parameter.empty,
         )
-        for parameter in _signature(policy_class).parameters.values()
-        if parameter.name not in ("self", *LOADER_PARAMETERS)
-        and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        for parameter in _own_parameters(policy_class)
+        if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     )
 
 
@@ -220,6 +220,14 @@ def _full_class_path(name: str) -> str:
 
 def _signature(policy_class: type[MultiAgentPolicy]) -> inspect.Signature:
     return inspect.signature(policy_class.__init__)
+
+
+def _own_parameters(policy_class: type[MultiAgentPolicy]) -> list[inspect.Parameter]:
+    """The parameters that neither the loader nor Python passes."""
+    parameters = list(_signature(policy_class).parameters.values())[1:]
+    if "policy_env_info" not in {parameter.name for parameter in parameters}:
+        del parameters[:1]
+    return [parameter for parameter in parameters if parameter.name not in LOADER_PARAMETERS]
 
 
 def _type_name(parameter: inspect.Parameter) -> str:

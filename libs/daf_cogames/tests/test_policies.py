@@ -38,6 +38,11 @@ class Doubling(Deaf):
         self.net = torch.nn.Linear(2, 2 * hidden_size)
         self.net.hidden_size = 2 * hidden_size
 
+class Calling(NoopPolicy):
+    def __init__(self, env, device="cpu", *, size: int = 3):
+        super().__init__(env)
+        self.size = size
+
 class Demanding(NoopPolicy):
     def __init__(self, policy_env_info, size: int):
         super().__init__(policy_env_info)
@@ -87,6 +92,17 @@ def test_a_users_class_takes_its_arguments(environment: PolicyEnvInterface, code
     policy = load_policy(PolicySource("own_policies.Counting", {"size": 5, "rate": 1}, code=code), environment)
 
     assert (policy.size, policy.rate) == (5, 1)  # type: ignore[attr-defined]
+
+
+def test_the_environment_comes_first_whatever_the_constructor_calls_it(
+    environment: PolicyEnvInterface, code: Path
+) -> None:
+    policy = load_policy(PolicySource("own_policies.Calling", {"size": 5}, code=code), environment)
+
+    assert policy.size == 5
+    assert [
+        one.name for one in named_parameters(load_policy_class(PolicySource("own_policies.Calling", code=code)))
+    ] == ["size"]
 
 
 def test_a_network_that_calls_something_else_its_hidden_size_is_left_alone(

@@ -68,7 +68,9 @@ class ComparisonOutcome:
     warnings: Sequence[str]
 
 
-def compare(design: Design, players: Sequence[Player], race: Race | None = None) -> ComparisonOutcome:
+def compare(
+    design: Design, players: Sequence[Player], race: Race | None = None, go_on: Callable[[], None] = lambda: None
+) -> ComparisonOutcome:
     """Compares policies by their samples.
 
     The order of a policy's samples does not matter, and turning two policies round turns their comparison round, to
@@ -78,6 +80,7 @@ def compare(design: Design, players: Sequence[Player], race: Race | None = None)
         design: of the comparison.
         players: the policies.
         race: the one that was run with these samples, if the design has several looks.
+        go_on: called before each pair, of which there may be many; what it raises ends the comparison.
     """
     numbers = design.pairs(len(players))
     names = sorted({sample.conditions.mission for player in players for sample in player.samples})
@@ -85,6 +88,7 @@ def compare(design: Design, players: Sequence[Player], race: Race | None = None)
     together = cache(_together)  # two policies are also all of them
 
     def measured(among: tuple[Player, ...], pair: tuple[int, int], tests: int) -> PairMeasures:
+        go_on()
         missions, copies = together(among[pair[0]], among[pair[1]])
         found = measure(design, pair, missions, copies, tests)
         return at_look(found, looks[pair]) if race else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ class ComparisonServicer(ComparisonServiceServicer):
     ) -> Comparison:
         id = names.new_id(request.comparison_id, "comparison", self._ids, "comparison_id")
         comparison_messages.check_size(design, players)
-        outcome = await asyncio.to_thread(_compared, design, players, race)
+        outcome = await _compared(design, players, race)
         if request.design.strict and outcome.problem:
             raise FailedPrecondition(outcome.problem, reason="DESIGN_CANNOT_DECIDE")
         name, now = names.COMPARISON.format(id), self._clock.now()
@@ -147,9 +148,27 @@ def _all_samples(tx: Transaction, *asked: Any) -> dict[str, Samples]:
         return store.samples_of_several(tx, *asked)
 
 
-def _compared(design: Design, players: Sequence[Player], race: Race | None) -> ComparisonOutcome:
-    with paused_collector():
-        return compare(design, players, race)
+async def _compared(design: Design, players: Sequence[Player], race: Race | None) -> ComparisonOutcome:
+    """The comparison, made in a thread, which ends soon after nobody waits for it any longer."""
+    abandoned = threading.Event()
+
+    def go_on() -> None:
+        if abandoned.is_set():
+            raise _Abandoned
+
+    def work() -> ComparisonOutcome:
+        with paused_collector():
+            return compare(design, players, race, go_on)
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        abandoned.set()
+        raise
+
+
+class _Abandoned(Exception):
+    """Nobody waits for the comparison."""
 
 
 def _page(tx: Transaction, before: int | None, size: int) -> pb.ListComparisonsResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from daf_common import names
@@ -104,8 +105,10 @@ def unknown_metric(error: UnknownMetricError, field: str) -> InvalidArgument:
 
 def unknown_name(name: str, known: Sequence[str]) -> str:
     """What is said of a metric's name that nothing has, with the names that there are."""
+    near = get_close_matches(name, known, n=3)
+    hint = f" (did you mean {', '.join(near)}?)" if near else ""
     shown = ", ".join(known[:_KNOWN_SHOWN]) + (", ..." if len(known) > _KNOWN_SHOWN else "")
-    return f"{name!r} is not known; known are: {shown}"
+    return f"{name!r} is not known{hint}; known are: {shown}"
 
 
 def episode_rows(request: RecordEpisodesRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

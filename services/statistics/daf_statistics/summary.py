@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,7 +23,7 @@ class Summary:
     mean: float | None
     """None without samples."""
     standard_error: float | None
-    """Of the mean; None below two samples that are no copies."""
+    """Of the mean, with missions as strata; None below two samples of a mission that are no copies."""
     interval: tuple[float, float] | None
     """Student's 95 % interval of the mean; None where there is no standard error or the samples do not vary."""
     copies: int
@@ -40,14 +41,37 @@ def is_loaded() -> bool:
 def summarize(samples: Sequence[Sample]) -> Summary:
     """Summarizes the samples of one policy."""
     values = tuple(sample.value for sample in samples)
-    independent = [sample.value for sample in distinct(samples)]
+    independent = distinct(samples)
     mean = math.fsum(values) / len(values) if values else None
-    error = standard_error(independent)
+    error, degrees = _error(independent)
     interval = None
     if mean is not None and error:
-        margin = error * t_quantile(len(independent) - 1, (1 + CONFIDENCE) / 2)
+        margin = error * t_quantile(degrees, (1 + CONFIDENCE) / 2)
         interval = (mean - margin, mean + margin)
     return Summary(mean, error, interval, len(values) - len(independent), values)
+
+
+def _error(independent: Sequence[Sample]) -> tuple[float | None, float]:
+    """Standard error of the mean, and its degrees of freedom.
+
+    Missions are strata, as each has its planned episodes: what differs between them is no uncertainty. The degrees of
+    freedom of several strata are Satterthwaite's (An approximate distribution of estimates of variance components,
+    1946).
+    """
+    strata: dict[str, list[float]] = defaultdict(list)
+    for sample in independent:
+        strata[sample.conditions.mission].append(sample.value)
+    if len(strata) < 2:
+        values = [sample.value for sample in independent]
+        return standard_error(values), len(values) - 1
+    errors = [(len(values) / len(independent), standard_error(values), len(values) - 1) for values in strata.values()]
+    variances = [((weight * error) ** 2, degrees) for weight, error, degrees in errors if error is not None]
+    if len(variances) < len(errors):
+        return None, 0
+    total = math.fsum(variance for variance, _ in variances)
+    if not total:
+        return 0.0, 0
+    return math.sqrt(total), total**2 / math.fsum(variance**2 / degrees for variance, degrees in variances)
 
 
 def by_scenario(samples: Sequence[Sample]) -> dict[int, Summary]:

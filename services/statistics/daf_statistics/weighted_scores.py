@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from daf_statistics.spread import standard_deviation, t_quantile
-from daf_statistics.teams import Interval, TeamEpisode, distinct
+from daf_statistics.teams import Interval, TeamEpisode, distinct, is_pinned
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ def _score(policy: int, played: Sequence[TeamEpisode], confidence: float) -> Wei
     if not counted:
         return WeightedScore(policy, None, None, 0, 0.0)
     score = weighted / weights
-    margin = _margin(policy, distinct(counted), confidence)
+    pinned = any(is_pinned(episode.mission) for episode in counted)  # its episodes are no sample of maps
+    margin = None if pinned else _margin(policy, distinct(counted), confidence)
     return WeightedScore(
         policy,
         score,

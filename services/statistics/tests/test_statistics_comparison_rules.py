@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daf_statistics import comparison, comparison_servicer
 from daf_statistics.comparison import ComparisonOutcome, PairOutcome, compare
 from daf_statistics.design import Design
 from daf_statistics.episodes import Conditions
@@ -267,3 +272,28 @@ def test_tens_of_thousands_of_pairs_are_no_trouble() -> None:
         "Student's t",
         "normal limit of sign flips",
     )
+
+
+async def test_a_comparison_for_which_nobody_waits_any_longer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    first, original = threading.Event(), comparison.measure
+
+    def slowly(*arguments: Any) -> Any:
+        measured.append(arguments)
+        first.set()
+        time.sleep(0.05)
+        return original(*arguments)
+
+    monkeypatch.setattr(comparison, "measure", slowly)
+    players = [player(name, [float(seed) for seed in range(8)]) for name in "abcdefghijklmnop"]
+    task = asyncio.create_task(comparison_servicer._compared(Design("reward"), players, None))
+    await asyncio.to_thread(first.wait, 10)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    await asyncio.sleep(0.2)
+    count = len(measured)
+    await asyncio.sleep(0.2)
+    assert count == len(measured) < 120

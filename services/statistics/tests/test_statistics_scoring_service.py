@@ -193,7 +193,7 @@ async def test_approximate_episodes_are_told(
         ({"evaluation": "trials/x"}, "evaluation", "evaluations/"),
         ({"candidate": -1}, "candidate", "negative"),
         ({"candidate": 2}, "candidate", "2 has no seat in any episode; there are 0, 1"),
-        ({"metric": Metric(name="heart")}, "metric.name", "'heart' is not known; known are: reward"),
+        ({"metric": Metric(name="heart")}, "metric.name", "'heart' is not known"),
         ({"metric": Metric()}, "metric.name", "is empty"),
         ({"metric": Metric(name="reward", aggregation=AGGREGATION_SUM)}, "metric.aggregation", "only the mean"),
         ({"metric": Metric(name="reward", aggregation=99)}, "metric.aggregation", "99 is not known"),

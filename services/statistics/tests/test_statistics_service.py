@@ -329,6 +329,42 @@ async def test_a_summary_has_each_policys_mean_over_episodes_with_its_interval(
     assert answer.digest == hashlib.sha256(lines.encode()).hexdigest()
 
 
+async def test_missions_are_strata_of_the_interval(stub: StatisticsServiceAsyncStub) -> None:
+    missions = {"a": [1.0, 2.0, 6.0], "b": [101.0, 103.0, 104.0, 104.5]}
+    for scenario, (mission, values) in enumerate(missions.items()):
+        played = (episode(i, [value], [0], scenario, mission=mission) for i, value in enumerate(values))
+        await record(stub, *played)
+
+    (policy,) = (await summarize(stub)).policies
+
+    shares = [3 / 7, 4 / 7]
+    errors = [scipy.stats.sem(values) for values in missions.values()]
+    variances = [(share * error) ** 2 for share, error in zip(shares, errors, strict=True)]
+    degrees = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 3)
+    mean = statistics.mean([*missions["a"], *missions["b"]])
+    low, high = scipy.stats.t.interval(0.95, degrees, mean, math.sqrt(sum(variances)))
+    assert policy.standard_error == pytest.approx(math.sqrt(sum(variances)))
+    assert (policy.mean, policy.interval_low, policy.interval_high) == pytest.approx((mean, low, high))
+
+
+async def test_a_mission_with_one_episode_leaves_no_interval(stub: StatisticsServiceAsyncStub) -> None:
+    await record(stub, *(episode(i, [float(i)], [0], 0, mission="a") for i in range(3)))
+    await record(stub, episode(0, [5.0], [0], 1, mission="b"))
+
+    (policy,) = (await summarize(stub)).policies
+
+    assert (policy.mean, policy.HasField("standard_error"), policy.HasField("interval_low")) == (2.0, False, False)
+
+
+async def test_missions_in_each_of_which_nothing_varies_have_no_interval(stub: StatisticsServiceAsyncStub) -> None:
+    for scenario, mission in enumerate("ab"):
+        await record(stub, *(episode(i, [float(scenario)], [0], scenario, mission=mission) for i in range(3)))
+
+    (policy,) = (await summarize(stub)).policies
+
+    assert (policy.mean, policy.standard_error, policy.HasField("interval_low")) == (0.5, 0.0, False)
+
+
 async def test_a_policy_of_several_scenarios_has_a_summary_of_each(stub: StatisticsServiceAsyncStub) -> None:
     values = {0: [1.0, 2.0, 6.0], 3: [5.0, 5.0]}
     for scenario, of_scenario in values.items():
