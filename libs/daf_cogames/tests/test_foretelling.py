@@ -178,6 +178,11 @@ class FailsInBatches(Own):
             return original(given)
         self.net.body.forward = forward
 
+class Untrained(Own):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        torch.nn.init.normal_(self.net.action.weight)
+
 class Fails(Own):
     def see(self, obs):
         if self.steps > 30:
@@ -255,13 +260,13 @@ def own_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 def given(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """One entry for each answer that was foretold and given."""
     answers: list[object] = []
-    original = foretelling._give
+    original = foretelling.give
 
     def give(*args: Any) -> Any:
         answers.append(None)
         return original(*args)
 
-    monkeypatch.setattr(foretelling, "_give", give)
+    monkeypatch.setattr(foretelling, "give", give)
     return answers
 
 
@@ -350,6 +355,25 @@ def test_a_network_that_answers_quickly_is_asked(
 
     assert together(runner) == one_by_one(runner)
     assert given == []
+
+
+def test_where_one_network_cannot_be_foretold_none_is(
+    own_policies: Path, given: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Untrained, each episode has a network of its own."""
+    checks = iter([-(10**12), 10**12])
+
+    class Quick(foretelling.Foretelling):
+        def _check_time(self) -> None:
+            monkeypatch.setattr(foretelling, "COMPARING_NANOSECONDS", next(checks))
+            super()._check_time()
+
+    monkeypatch.setattr(foretelling, "Foretelling", Quick)
+    runner = own("Untrained", own_policies)
+
+    assert together(runner) == one_by_one(runner)
+    assert given == []
+    assert next(checks, None) is None
 
 
 def test_a_failure_is_its_own_agent_s(own_policies: Path, given: list[object]) -> None:

@@ -25,11 +25,11 @@ from mettagrid.policy.policy_env_interface import PolicyEnvInterface
 from mettagrid.runner.rollout import resolve_env_for_seed
 
 from daf_cogames.missions import Mission, build_mission
+from daf_cogames.play.asking import networks_of
 from daf_cogames.play.batching import NotBatchable, Row, known_rows
 from daf_cogames.play.decoding import fast_decoding, is_exact
 from daf_cogames.play.digests import digest, episode_digest
 from daf_cogames.play.failures import PolicyFailure, SeatedPolicy, blame
-from daf_cogames.play.foretelling import networks_of
 from daf_cogames.play.latency import Latency
 from daf_cogames.play.live_episodes import LiveEpisode
 from daf_cogames.play.lockstep import play_together

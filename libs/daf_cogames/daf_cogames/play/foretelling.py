@@ -9,10 +9,9 @@ bit.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,18 +19,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from daf_cogames.play.asking import Asker, Call, answer_of, give, question
 from daf_cogames.play.batching import NotBatchable, by_network
 from daf_cogames.play.failures import PolicyFailure, blame
 from daf_cogames.play.known_agents import as_it_is, multiplied, padded_with_zeros
-from daf_cogames.play.live_episodes import LiveEpisode
 from daf_cogames.play.random_state import GlobalRandomState
 from daf_cogames.play.rows import RowByRow, aligned
-from daf_cogames.play.trees import Tree, UnknownTree, built, structure_of
+from daf_cogames.play.trees import UnknownTree, built
 
 COMPARING_NANOSECONDS = 100_000
 """About what it costs an agent that its answer is foretold: a network that answers more quickly is asked."""
-
-_METHODS = ("forward", "forward_eval")
 
 Sight = Callable[[torch.Tensor], torch.Tensor]
 """How agents pass on what the environment shows them (uint8, [..., tokens, 3])."""
@@ -47,114 +44,6 @@ def _divided(seen: torch.Tensor) -> torch.Tensor:
 
 _NUMBERS: Sequence[Sight] = (as_it_is, torch.Tensor.float, _divided, multiplied, torch.Tensor.long, torch.Tensor.int)
 _SIGHTS: Sequence[Sight] = (*_NUMBERS, *(partial(_padded, number) for number in _NUMBERS))
-
-
-class CalledNetwork:
-    """A network whose calls by agents come here, until `leave`. asking: the agent that is stepping, if any."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.network = network
-        self.asking: Asker | None = None
-        self._own = {method: vars(network).get(method) for method in _METHODS}
-        self._originals = {method: getattr(network, method) for method in _METHODS if hasattr(network, method)}
-        for method in self._originals:
-            vars(network)[method] = partial(self._called, method)
-
-    def leave(self) -> None:
-        """Let its calls be its own again."""
-        for method in self._originals:
-            if (own := self._own[method]) is None:
-                del vars(self.network)[method]
-            else:
-                vars(self.network)[method] = own
-
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Its own answer; what it calls of itself meanwhile is answered by itself."""
-        asking, self.asking = self.asking, None
-        try:
-            return self._originals[method](*args, **kwargs)
-        finally:
-            self.asking = asking
-
-    def memory(self) -> object:
-        """What a call would change that keeps anything in it."""
-        return [
-            (name, id(value), _version(value))
-            for module in self.network.modules()
-            for attributes in (vars(module), module._buffers, module._parameters)
-            for name, value in attributes.items()
-        ]
-
-    def _called(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        if self.asking is None:
-            return self._originals[method](*args, **kwargs)
-        return self.asking.ask(method, args, kwargs)
-
-
-@dataclass(frozen=True)
-class _Call:
-    """asked: the arguments, by position and by name; answered: see `_answer`; seen: what the environment showed."""
-
-    seen: torch.Tensor
-    method: str
-    asked: Tree
-    answered: Tree
-    nanoseconds: int
-
-
-class Asker:
-    """An agent that asks a network."""
-
-    def __init__(self, episode: LiveEpisode, agent: int, network: CalledNetwork) -> None:
-        self.episode = episode
-        self.agent = agent
-        self.network = network
-        self.foretelling: Foretelling | None = None
-        self.place = 0
-        self.steps = 0
-        self.calls: list[_Call] = []
-        self.strange: str | None = None
-        """What makes its calls ones that cannot be foretold."""
-
-    def before(self) -> None:
-        """See `daf_cogames.play.live_episodes.WatchesAgent`."""
-        self.network.asking = self
-
-    def after(self, result: tuple[Any, ...]) -> None:
-        """See `daf_cogames.play.live_episodes.WatchesAgent`."""
-        self.network.asking = None
-        self.steps += 1
-
-    def ask(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the network returns, and does to dictionaries that it is given."""
-        if self.foretelling is not None:
-            return self.foretelling.ask(self, method, args, kwargs)
-        if self.strange is None and len(self.calls) <= self.steps:
-            return self._write_down(method, args, kwargs)
-        self.strange = self.strange or "its network is asked several times in a step"
-        return self.network.call(method, *args, **kwargs)
-
-    def _write_down(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            asked = _question(args, kwargs)
-        except UnknownTree as error:
-            self.strange = str(error)
-            return self.network.call(method, *args, **kwargs)
-        before = asked.cloned()
-        outside = _random_state(), self.network.memory(), [_version(leaf) for leaf in asked.leaves]
-        started = time.perf_counter_ns()
-        returned = self.network.call(method, *args, **kwargs)
-        nanoseconds = time.perf_counter_ns() - started
-        if outside != (_random_state(), self.network.memory(), [_version(leaf) for leaf in asked.leaves]):
-            self.strange = "its network does more than to answer"
-        try:
-            answered = _answer(args, kwargs, returned).cloned()
-        except UnknownTree as error:
-            self.strange = str(error)
-        else:
-            seen = torch.from_numpy(self.episode.observations[self.agent].copy())
-            self.calls.append(_Call(seen, method, before, answered, nanoseconds))
-        return returned
 
 
 @dataclass(frozen=True)
@@ -192,12 +81,15 @@ class Foretelling:
         self._seen = np.stack([asker.episode.observations[asker.agent] for asker in askers])
         self._foreseen: list[tuple[torch.Tensor, ...]] = []
         self._foretold: list[tuple[torch.Tensor, ...]] = []
-        for place, asker in enumerate(askers):
-            asker.foretelling, asker.place = self, place
+
+    def begin(self) -> None:
+        """From now on the agents' calls are answered here; `step` has to come before each of their steps."""
+        for place, asker in enumerate(self._askers):
+            asker.answers, asker.place = self, place
 
     def step(self) -> None:
         """The answers for one step of all episodes that have not ended."""
-        if self._askers[0].foretelling is None:
+        if self._askers[0].answers is None:
             return
         for place, asker in enumerate(self._askers):
             if not asker.episode.over:
@@ -222,14 +114,14 @@ class Foretelling:
     def ask(self, asker: Asker, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See `Asker.ask`."""
         if method == self._method and self._foresaw(asker.place, args, kwargs):
-            return _give(self._answered.structure, self._foretold[asker.place], args, kwargs)
+            return give(self._answered.structure, self._foretold[asker.place], args, kwargs)
         returned = asker.network.call(method, *args, **kwargs)
         self._remember(asker.place, args, kwargs, returned)
         return returned
 
     def _foresaw(self, place: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         try:
-            asked = _question(args, kwargs)
+            asked = question(args, kwargs)
         except UnknownTree:
             return False
         return asked.structure == self._asked.structure and all(map(_same, asked.leaves, self._foreseen[place]))
@@ -237,7 +129,7 @@ class Foretelling:
     def _remember(self, place: int, args: tuple[Any, ...], kwargs: dict[str, Any], returned: object) -> None:
         """The state in which the network left an agent that asked something else."""
         try:
-            answered = _answer(args, kwargs, returned)
+            answered = answer_of(args, kwargs, returned)
         except UnknownTree:
             return
         if answered.kind == self._answered.kind:
@@ -247,10 +139,10 @@ class Foretelling:
 
     def _give_up(self) -> None:
         for asker in self._askers:
-            asker.foretelling = None
+            asker.answers = None
             asker.strange = "a batch failed"
 
-    def _alike(self) -> _Call:
+    def _alike(self) -> Call:
         """The last call of the first agent: all but first calls are like it."""
         like = self._askers[0].calls[-1] if self._askers[0].calls else None
         for asker in self._askers:
@@ -314,7 +206,7 @@ class Foretelling:
             return _Part(None, None, shape, dimension)
         raise NotBatchable(self._policy, "what its network is given is not what the environment shows, nor its state")
 
-    def _later(self) -> list[_Call]:
+    def _later(self) -> list[Call]:
         return [call for asker in self._askers for call in asker.calls[1:]]
 
     def _difference(self) -> str | None:
@@ -361,7 +253,7 @@ class Foretelling:
         args, kwargs = built(self._asked.structure, iter(given))
         with torch.no_grad(), RowByRow(self._rows) if self._row_by_row else nullcontext():
             returned = self._network.call(self._method, *args, **kwargs)
-        answered = _answer(args, kwargs, returned)
+        answered = answer_of(args, kwargs, returned)
         if answered.structure != self._answered.structure:
             raise ValueError("a batch is answered in another form")
         return answered.leaves
@@ -370,66 +262,14 @@ class Foretelling:
         return [torch.split(part, 1, dimension) for part, dimension in zip(answers, self._dimensions, strict=True)]
 
 
-@contextmanager
-def asking(episodes: Sequence[LiveEpisode], policies: Collection[int]) -> Iterator[Mapping[int, Sequence[Asker]]]:
-    """All agents of policies in episodes, by policy; for the time of the block they ask what is told here."""
-    called: dict[torch.nn.Module, CalledNetwork] = {}
-    askers: dict[int, list[Asker]] = {policy: [] for policy in policies}
-    for episode in episodes:
-        networks = networks_of(episode)
-        for agent, policy in enumerate(episode.plan.seats):
-            if policy in policies:
-                if (network := networks[policy]) not in called:
-                    called[network] = CalledNetwork(network)
-                askers[policy].append(Asker(episode, agent, called[network]))
-                episode.watched[agent] = askers[policy][-1]
-    try:
-        yield askers
-    finally:
-        for asked in called.values():
-            asked.leave()
-
-
 def foretellings(policy: int, askers: Sequence[Asker]) -> list[Foretelling]:
     """One for each network that several agents ask, of those whose episodes go on. Raises NotBatchable."""
     going_on = [asker for asker in askers if not asker.episode.over]
     groups = by_network(going_on, lambda asker: asker.network.network)
-    return [Foretelling(group, policy) for group in groups if len(group) > 1]
-
-
-def networks_of(episode: LiveEpisode) -> Mapping[int, torch.nn.Module]:
-    """The networks of an episode's policies that say what theirs is, by policy."""
-    before = GlobalRandomState.of_this_process()
-    networks = {number: policy.network() for number, policy in episode.policies.items()}
-    before.restore()
-    return {number: network for number, network in networks.items() if network is not None}
-
-
-def _question(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
-    leaves: list[torch.Tensor] = []
-    return Tree(structure_of((args, kwargs), leaves), leaves)
-
-
-def _answer(args: tuple[Any, ...], kwargs: dict[str, Any], returned: object) -> Tree:
-    """What a network makes of the dictionaries that it is given, and what it returns."""
-    dictionaries = _dictionaries(args, kwargs)
-    leaves: list[torch.Tensor] = []
-    return Tree((structure_of(dictionaries, leaves), structure_of(returned, leaves, dictionaries)), leaves)
-
-
-def _give(structure: Any, leaves: Sequence[torch.Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The reverse of `_answer`: returns what is returned."""
-    dictionaries = _dictionaries(args, kwargs)
-    made, returned = structure
-    rest = iter(leaves)
-    for dictionary, content in zip(dictionaries, built(made, rest), strict=True):
-        dictionary.clear()
-        dictionary.update(content)
-    return built(returned, rest, dictionaries)
-
-
-def _dictionaries(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[dict[Any, Any]]:
-    return [argument for argument in (*args, *kwargs.values()) if type(argument) is dict]
+    made = [Foretelling(group, policy) for group in groups if len(group) > 1]
+    for foretelling in made:
+        foretelling.begin()
+    return made
 
 
 def _only_dimension(one: torch.Size, all_: torch.Size, rows: int) -> int:
@@ -444,15 +284,6 @@ def _rows_apart(part: torch.Tensor, dimension: int) -> torch.Tensor:
     """A copy, with every row where memory would begin for it alone (see `daf_cogames.play.rows`)."""
     rows = part.movedim(dimension, 0)
     return aligned(rows.flatten(1).clone()).view(rows.shape).movedim(0, dimension)
-
-
-def _random_state() -> object:
-    name, keys, *others = np.random.get_state()
-    return random.getstate(), name, keys.tobytes(), others, torch.get_rng_state().numpy().tobytes()
-
-
-def _version(value: object) -> int:
-    return value._version if isinstance(value, torch.Tensor) and not value.is_inference() else 0
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mettagrid.simulator.rollout import gc_disabled
 
+from daf_cogames.play.asking import asking
 from daf_cogames.play.batching import CHECKED_STEPS, Batch, NotBatchable, Row, Witness, batch_of, share_networks
-from daf_cogames.play.foretelling import Foretelling, asking, foretellings
+from daf_cogames.play.foretelling import Foretelling, foretellings
 from daf_cogames.play.live_episodes import LiveEpisode
 
 
