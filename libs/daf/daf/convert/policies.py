@@ -97,6 +97,7 @@ class OwnCode:
         """
         self._check_imports(class_path)
         if self.code is None:
+            self._check_module(class_path)
             for warning in self._resolver.policy_warnings(class_path):
                 log.warning("%s: %s", class_path, warning)
         if self._artifact is None and self.packed is not None:
@@ -109,6 +110,12 @@ class OwnCode:
             requirements=self._requirements,
             arguments=values_message(arguments),
         )
+
+    def _check_module(self, class_path: str) -> None:
+        module, _, rest = class_path.partition(".")
+        modules = self._resolver.runner_modules() if rest else frozenset()
+        if modules and module not in modules:
+            log.warning("%s: workers may not have the module %r: name its files with code (--code)", class_path, module)
 
     def _check_imports(self, class_path: str) -> None:
         modules = self._resolver.runner_modules() if self.has(class_path) else frozenset()
