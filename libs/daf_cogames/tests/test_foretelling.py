@@ -173,7 +173,7 @@ class FailsInBatches(Own):
         original, self.asked = self.net.body.forward, []
         def forward(given):
             self.asked.append(len(given))
-            if len(given) > 1 and len(self.asked) > 18:
+            if len(given) > 1 and len(self.asked) > 21:
                 raise RuntimeError("too many")
             return original(given)
         self.net.body.forward = forward
