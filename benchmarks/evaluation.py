@@ -4,8 +4,8 @@ The peer is one process that calls `cogames.evaluate.evaluate()`; its imports ar
 services, warm: plan, shards, leases, worker processes, statistics; everything from the request to the result is
 counted. Both are timed in turn, several times, and the ratio of each pair is what counts, as the machine is noisy.
 
-Then what a second worker brings, beside what a second process brings on this machine at all: two processes that share
-nothing and play the same episodes.
+Then what a second worker brings to an evaluation that is long enough for its start not to decide, beside what a second
+process brings on this machine at all: two processes that share nothing and play the same episodes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 MISSION, COGS, STEPS, POLICY = "cogsguard_machina_1.miner_tutorial", 4, 500, "starter"
-EPISODES, ROUNDS, SEED = 24, 3, 3_000_000
+EPISODES, SCALED_EPISODES, ROUNDS, SEED = 24, 96, 2, 3_000_000
 TARGET_PER_CORE, TARGET_SCALING = 1.9, 0.95
 
 PEER = """
@@ -130,15 +130,17 @@ def main() -> None:
         try:
             stack.evaluate(2, workers=1)  # warm, as it is after the first command of a day
             for _ in range(ROUNDS):
-                theirs, one, two = peer(EPISODES), stack.evaluate(EPISODES, workers=1), stack.evaluate(EPISODES, 2)
+                theirs, ours = peer(EPISODES), stack.evaluate(EPISODES, workers=1)
+                one, two = stack.evaluate(SCALED_EPISODES, workers=1), stack.evaluate(SCALED_EPISODES, workers=2)
                 ceiling = alone(2, EPISODES // 2) / alone(1, EPISODES // 2)
-                per_core.append(theirs["seconds"] / one["seconds"])
+                per_core.append(theirs["seconds"] / ours["seconds"])
                 scaling.append(one["seconds"] / two["seconds"] / ceiling)
-                same = sum(a == b for a, b in zip(theirs["rewards"], two["rewards"], strict=True))
+                same = sum(a == b for a, b in zip(theirs["rewards"], two["rewards"][:EPISODES], strict=True))
                 print(
-                    f"cogames.evaluate {EPISODES / theirs['seconds']:.2f} episodes/s, daf evaluate with one worker "
-                    f"{EPISODES / one['seconds']:.2f}, with two {EPISODES / two['seconds']:.2f}; two processes that "
-                    f"share nothing beside one {ceiling:.2f}; equal rewards {same} of {EPISODES}"
+                    f"cogames.evaluate {EPISODES / theirs['seconds']:.2f} episodes/s, daf evaluate "
+                    f"{EPISODES / ours['seconds']:.2f}; {SCALED_EPISODES} episodes with one worker "
+                    f"{SCALED_EPISODES / one['seconds']:.2f}, with two {SCALED_EPISODES / two['seconds']:.2f}; two "
+                    f"processes that share nothing beside one {ceiling:.2f}; equal rewards {same} of {EPISODES}"
                 )
         finally:
             stack.daf("down")
