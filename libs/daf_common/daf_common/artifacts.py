@@ -105,6 +105,18 @@ class ArtifactStore:
         except FileNotFoundError:
             pass
 
+    def owned(self, artifact: Artifact, field: str) -> Artifact:
+        """An artifact that a worker names, checked, as one of this store's owner.
+
+        Raises:
+            InvalidArgument: it is no artifact; names the field.
+        """
+        owned = Artifact()
+        owned.CopyFrom(artifact)
+        owned.owner = self.owner
+        check_artifact(owned, field)
+        return owned
+
     async def reading(self, artifact: Artifact) -> ArtifactLocation:
         """Where a worker reads an object."""
         return ArtifactLocation(artifact=artifact, url=await self._url("GET", artifact))

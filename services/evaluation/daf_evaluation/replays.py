@@ -29,10 +29,7 @@ class Replays:
             InvalidArgument: it is no artifact, or too large.
             Unavailable: one of this content is being deleted and that takes long.
         """
-        wanted = Artifact()
-        wanted.CopyFrom(artifact)
-        wanted.owner = self._artifacts.owner
-        check_artifact(wanted, "artifact")
+        wanted = self._artifacts.owned(artifact, "artifact")
         if wanted.size_bytes > MAX_BYTES:
             raise InvalidArgument.field("artifact.size_bytes", f"a replay has at most {MAX_BYTES >> 20} MiB")
         try:

@@ -10,12 +10,11 @@ from weakref import WeakValueDictionary
 import grpc
 
 from daf_common import names
-from daf_common.artifacts import ArtifactStore, check_artifact
+from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
 from daf_common.clock import Clock
 from daf_common.errors import InvalidArgument
 from daf_common.store import Store
-from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_protos.training.v1 import worker_service_pb2 as pb
 from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingSpec
@@ -81,10 +80,7 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
                 "attempt.rank", f"only rank 0 writes artifacts, not rank {request.attempt.rank}"
             )
         check_alive(await self._admit(request.attempt))
-        wanted = Artifact()
-        wanted.CopyFrom(request.artifact)
-        wanted.owner = self._artifacts.owner
-        check_artifact(wanted, "artifact")
+        wanted = self._artifacts.owned(request.artifact, "artifact")
         return pb.PrepareUploadResponse(location=await self._artifacts.writing(wanted))
 
     async def _take_report(self, request: pb.ReportTrainingRequest) -> pb.ReportTrainingResponse:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from daf.cli import export, job_checkpoints, job_metrics, job_params, logs, plot
 from daf.cli.job_display import finish, follow_to_end
-from daf.cli.session import JsonFlag, notice, open_client, print_json, print_json_line, resource_name
+from daf.cli.session import JsonFlag, confirm_deletion, open_client, print_json, print_json_line, resource_name
 from daf.client import all_pages
 from daf.follow_runs import JOB_ENDED, follow_job
 from daf.render import duration, number, scalar_text, state_text, training_progress
@@ -173,11 +172,8 @@ def delete(
     """Delete a training job that has ended, with its checkpoints, numbers and logs."""
     full = resource_name("trainingJobs", name)
     with open_client() as client:
-        if not yes and sys.stdin.isatty():
-            read_training_job(client, full)  # one that is not there is an error, not a question
-            if not typer.confirm(f"Delete {full} with its checkpoints, numbers and logs?"):
-                notice("nothing was deleted")
-                raise typer.Exit(1)
+        if not yes:
+            confirm_deletion(full, "checkpoints, numbers and logs", read_training_job, client)
         client.training.DeleteTrainingJob(DeleteTrainingJobRequest(name=full))
     if json:
         print_json({"deleted": full})

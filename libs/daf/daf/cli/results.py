@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Column
 from daf import document_config
 from daf.cli.evaluation_display import evaluation_state, tell_forfeits
 from daf.cli.options import Aggregation, Metric
-from daf.cli.session import JsonFlag, notice, open_client, print_json, resource_name
+from daf.cli.session import JsonFlag, confirm_deletion, notice, open_client, print_json, resource_name
 from daf.client import Client, all_pages
 from daf.convert.metrics import metric_message
 from daf.episode_export import FORMATS, daf_export_evaluation
@@ -163,11 +162,8 @@ def delete(
     """Delete an evaluation that has ended, with its episodes, replays and logs."""
     full = resource_name("evaluations", name)
     with open_client() as client:
-        if not yes and sys.stdin.isatty():
-            read_evaluation(client, full)  # one that is not there is an error, not a question
-            if not typer.confirm(f"Delete {full} with its episodes, replays and logs?"):
-                notice("nothing was deleted")
-                raise typer.Exit(1)
+        if not yes:
+            confirm_deletion(full, "episodes, replays and logs", read_evaluation, client)
         client.evaluation.DeleteEvaluation(DeleteEvaluationRequest(name=full))
     if json:
         print_json({"deleted": full})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +25,23 @@ def open_client() -> Client:
 def notice(message: str) -> None:
     """Tells the user something that is no data."""
     print(f"daf: {message}", file=sys.stderr, flush=True)
+
+
+def confirm_deletion(name: str, what_goes: str, find: Callable[[Client, str], object], client: Client) -> None:
+    """Asks whoever sits at a terminal whether something is to be deleted, and ends the command if it is not.
+
+    Args:
+        name: its resource name.
+        what_goes: what is deleted with it.
+        find: reads it; one that is not there is an error, not a question.
+        client: where it is.
+    """
+    if not sys.stdin.isatty():
+        return
+    find(client, name)
+    if not typer.confirm(f"Delete {name} with its {what_goes}?"):
+        notice("nothing was deleted")
+        raise typer.Exit(1)
 
 
 def print_json(data: Any) -> None:
