@@ -204,6 +204,7 @@ class Evaluation(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `evaluations/{evaluation}`."""
     state: Global___EvaluationState.ValueType
@@ -220,6 +221,8 @@ class Evaluation(_message.Message):
     """Who asked for it."""
     revision: _builtins.int
     """Rises with every change of the evaluation."""
+    waiting_for: _builtins.str
+    """What it waits for, in words; empty if nothing. Of running workers, why some have not started yet."""
     @_builtins.property
     def spec(self) -> Global___EvaluationSpec:
         """What was submitted."""
@@ -261,10 +264,11 @@ class Evaluation(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         revision: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "create_time", b"create_time", "creator", b"creator", "digest", b"digest", "done_episodes", b"done_episodes", "end_time", b"end_time", "failure", b"failure", "name", b"name", "revision", b"revision", "scenarios", b"scenarios", "spec", b"spec", "start_time", b"start_time", "state", b"state", "total_episodes", b"total_episodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_requested", b"cancel_requested", "create_time", b"create_time", "creator", b"creator", "digest", b"digest", "done_episodes", b"done_episodes", "end_time", b"end_time", "failure", b"failure", "name", b"name", "revision", b"revision", "scenarios", b"scenarios", "spec", b"spec", "start_time", b"start_time", "state", b"state", "total_episodes", b"total_episodes", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

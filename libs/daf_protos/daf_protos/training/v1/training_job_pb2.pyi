@@ -245,7 +245,7 @@ class TrainingJob(_message.Message):
     revision: _builtins.int
     """Rises with every change of the job."""
     waiting_for: _builtins.str
-    """What a pending job waits for, for a person; empty for others."""
+    """What a pending or starting job waits for, for a person; empty for others."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """What was submitted; resuming may change `workers` and `agent_steps`."""
