@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.daf_command import Daf
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ROOT / "examples" / "quick_sweep.yaml"
-
-
-class Daf:
-    """The `daf` command on a home of its own, run from a directory that has nothing to do with it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts a command."""
-        return subprocess.Popen(
-            [str(Path(sys.executable).parent / "daf"), *arguments],
-            env={**os.environ, "DAF_HOME": str(self.home), "COLUMNS": "200"},
-            cwd=self.home.parent,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Runs a command to its end; returns what it printed to standard output."""
-        process = self.start(*arguments)
-        output, errors = process.communicate(timeout=240)
-        assert process.returncode == code, f"daf {' '.join(arguments)}: exit {process.returncode}\n{output}\n{errors}"
-        return output if code == 0 else errors
-
-    def json(self, *arguments: str) -> Any:
-        """Runs a command with `--json`."""
-        return json.loads(self(*arguments, "--json"))
-
-    def kill(self) -> None:
-        """kill -9 to the stack; its workers live on."""
-        os.kill(int((self.home / "run" / "standalone.pid").read_text()), signal.SIGKILL)
-
-    def wait_for(self, what: Callable[[], bool], seconds: float = 120) -> None:
-        """Waits until something is so."""
-        deadline = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < deadline, "it did not come to be"
-            time.sleep(0.1)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import zlib
 from pathlib import Path
 
-from tests.e2e.conftest import Daf
+from tests.daf_command import Daf
 
 ARENA = ["-m", "cogsguard_arena.basic", "--cogs", "3", "--steps", "15", "--episodes", "2"]
 

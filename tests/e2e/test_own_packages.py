@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.e2e.conftest import ROOT, Daf
+from tests.daf_command import Daf
+from tests.e2e.conftest import ROOT
 
 POLICY = """
 import tiny_sizes

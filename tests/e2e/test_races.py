@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daf.comparison import daf_compare_policies
-from tests.e2e.conftest import Daf
+from tests.daf_command import Daf
 
 MISSION = {"mission": "cogsguard_arena.basic", "cogs": 2, "max_steps": 20}
 

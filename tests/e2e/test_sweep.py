@@ -6,22 +6,12 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
-from tests.e2e.conftest import QUICK, Daf
-
-
-def results(sweep: dict[str, Any]) -> Any:
-    """What a sweep found out, without names of processes, times or revisions."""
-    trials = [
-        (t["number"], t["parameters"], t["state"], t["score"]["mean"], t["score"]["evaluation_digest"])
-        for t in sweep["trials"]
-    ]
-    held_out = sweep["sweep"]["held_out"]
-    baselines = [(b["label"], b["score"]["mean"], b["difference"]["mean"]) for b in held_out["baselines"]]
-    return sorted(trials), sweep["sweep"]["best_trial"], held_out["best"]["mean"], baselines
+from tests.daf_command import Daf
+from tests.e2e.conftest import QUICK
+from tests.sweep_results import results
 
 
 def ends(home: Path) -> Counter[str]:

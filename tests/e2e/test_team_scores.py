@@ -16,7 +16,7 @@ from metta_alo.scoring import VorScenarioSummary
 from mettagrid.policy.policy import PolicySpec
 from rich.console import Console
 
-from tests.e2e.conftest import Daf
+from tests.daf_command import Daf
 
 MISSION, SEED, COGS, STEPS, EPISODES = "cogsguard_arena.basic", 42, 3, 20, 2
 POLICIES = {

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from tests.e2e.conftest import ROOT, Daf
+from tests.daf_command import Daf
+from tests.e2e.conftest import ROOT
 
 MISSION = "cogsguard_machina_1.miner_tutorial"
 RUN = [
