@@ -27,6 +27,12 @@ class ServiceSettings(BaseSettings):
     )
     artifacts_url: str = Field("", description="where artifacts lie: file://, s3://, gs:// or az://; empty: under home")
     listen: str = Field("", description="address to serve on: unix:PATH or HOST:PORT")
+    tokens: str = Field(
+        "", description="directory of the tokens that callers need, one file a principal; empty: none is asked for"
+    )
+    token_file: str = Field("", description="file with the token that this service sends to the others")
+    allow_anonymous: bool = Field(False, description="serve other machines although no token is asked for")
+    metrics_host: str = Field("127.0.0.1", description="address on which /metrics and /healthz are served")
     metrics_port: int = Field(0, ge=0, le=65535, description="port of /metrics and /healthz; 0 picks a free one")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
