@@ -57,8 +57,8 @@ def calls_per_trial() -> float:
     """RPCs served per trial."""
     from prometheus_client import REGISTRY
 
-    samples = (s for m in REGISTRY.collect() if m.name == "daf_rpc_seconds" for s in m.samples)
-    return sum(s.value for s in samples if s.name == "daf_rpc_seconds_count") / TRIALS
+    samples = (s for m in REGISTRY.collect() for s in m.samples)
+    return sum(s.value for s in samples if s.name == "grpc_server_handled_total") / TRIALS
 
 
 async def measure(home: Path, trials: int) -> tuple[float, list[float]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -46,17 +46,20 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 
-def connect(address: str, request_id: Callable[[], str] = lambda: "") -> grpc.aio.Channel:
+def connect(
+    address: str, request_id: Callable[[], str] = lambda: "", interceptors: Sequence[grpc.aio.ClientInterceptor] = ()
+) -> grpc.aio.Channel:
     """An asynchronous channel. Its calls raise `grpc.aio.AioRpcError`; wrap them in `raising` for `DafError`.
 
     Args:
         address: `unix:PATH` or `HOST:PORT`.
         request_id: the id of the call on whose behalf calls are made; empty makes a new one a call.
+        interceptors: what else sees each call, before it is given a deadline.
     """
     return grpc.aio.insecure_channel(
         address,
         options=_OPTIONS,
-        interceptors=[_UnaryDefaults(request_id)],
+        interceptors=[*interceptors, _UnaryDefaults(request_id)],
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from daf_common import metrics
 from daf_common.clock import Clock
 from daf_common.errors import TRANSIENT
 
@@ -60,14 +61,20 @@ class Reconciler[Row, Seen, Action]:
     ) -> None:
         self._name, self._controller, self._clock = name, controller, clock
         self._resync_seconds = resync_seconds
-        self._due: dict[str, None] = {}  # in order of arrival
+        self._due: dict[str, float] = {}  # since when, by the monotonic clock, in order of arrival
+        self._oldest_at_hand: float | None = None  # of the batch that is being handled
         self._later: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._seconds = metrics.RECONCILE_SECONDS.labels(name)
+        self._rows = metrics.RECONCILED_ROWS.labels(name)
 
     def start(self) -> None:
         """Begins to work."""
+        # Both are read by the thread that serves them to Prometheus, without the event loop.
+        metrics.RECONCILE_QUEUE.labels(self._name).set_function(lambda: len(self._due))
+        metrics.RECONCILE_LAG.labels(self._name).set_function(self._lag_seconds)
         self._tasks = [
             asyncio.create_task(self._work(), name=f"{self._name}-reconciler"),
             asyncio.create_task(self._resync(), name=f"{self._name}-resync"),
@@ -81,29 +88,36 @@ class Reconciler[Row, Seen, Action]:
         for timer in self._later.values():
             timer.cancel()
         self._later.clear()
+        for gauge in (metrics.RECONCILE_QUEUE, metrics.RECONCILE_LAG):
+            gauge.remove(self._name)
 
     def enqueue(self, *keys: str) -> None:
         """Asks for a look at these rows soon."""
         for key in keys:
             if timer := self._later.pop(key, None):
                 timer.cancel()
-            self._due[key] = None
+            self._due.setdefault(key, self._clock.monotonic())
         if keys:
             self._wake.set()
 
     async def step(self) -> int:
         """Handles one batch of what is due; returns its size. `start` calls it in a loop; tests call it themselves."""
         keys = list(self._due)[:MAX_BATCH]
-        for key in keys:
-            del self._due[key]
         if not keys:
             return 0
+        self._oldest_at_hand = self._due[keys[0]]
+        for key in keys:
+            del self._due[key]
         try:
-            await self._handle(keys)
+            with self._seconds.time():
+                await self._handle(keys)
         except Exception as error:
             self._log_failure("a batch", error)
             for key in keys:
                 self._back_off(key)
+        finally:
+            self._oldest_at_hand = None
+        self._rows.inc(len(keys))
         return len(keys)
 
     async def _handle(self, keys: Sequence[str]) -> None:
@@ -147,8 +161,16 @@ class Reconciler[Row, Seen, Action]:
         if key not in self._due and key not in self._later:
             self._later[key] = asyncio.get_running_loop().call_later(delay, self.enqueue, key)
 
+    def _lag_seconds(self) -> float:
+        oldest = self._oldest_at_hand  # what is at hand has waited longer than what is not
+        if oldest is None:
+            oldest = next(iter(list(self._due.values())), None)
+        return 0.0 if oldest is None else self._clock.monotonic() - oldest
+
     def _log_failure(self, what: str, error: Exception) -> None:
-        if isinstance(error, TRANSIENT):
+        transient = isinstance(error, TRANSIENT)
+        metrics.RECONCILE_FAILURES.labels(self._name, "transient" if transient else "defect").inc()
+        if transient:
             log.info("%s: %s will be tried again: %s", self._name, what, error)
         else:
             log.exception("%s: %s failed and will be tried again", self._name, what, exc_info=error)

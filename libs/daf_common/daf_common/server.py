@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -16,8 +15,9 @@ from grpc_status import rpc_status
 from daf_common.channel import REQUEST_ID_KEY
 from daf_common.errors import DafError, Internal, InvalidArgument, Unavailable, Unimplemented
 from daf_common.faults import FAULTS, InjectedFault
+from daf_common.rpc_metrics import UNARY_UNARY, count_unknown, served
 from daf_common.status import to_status
-from daf_common.telemetry import REQUEST_ID, RPC_SECONDS
+from daf_common.telemetry import REQUEST_ID
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ Step = Callable[["Call"], AbstractContextManager[None]]
 class Call:
     """A call that is being served."""
 
-    def __init__(self, method: str, metadata: dict[str, str]) -> None:
-        self.method = method
+    def __init__(self, method: str, metadata: dict[str, str], kind: str = UNARY_UNARY) -> None:
+        self.method, self.kind = method, kind
         self.metadata = metadata
         self.code = "OK"
 
@@ -37,11 +37,8 @@ class Call:
 @contextmanager
 def telemetry(call: Call) -> Any:
     """Measures the call."""
-    start = time.perf_counter()
-    try:
+    with served(call.method, call.kind).measured(lambda: call.code):
         yield
-    finally:
-        RPC_SECONDS.labels(call.method, call.code).observe(time.perf_counter() - start)
 
 
 @contextmanager
@@ -94,6 +91,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(details)
+        if handler is None:
+            count_unknown()
         if handler is None or not details.method.startswith("/daf."):
             return handler
         metadata = {k: v for k, v in details.invocation_metadata or () if isinstance(v, str)}
@@ -116,7 +115,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 yield read(raw)
 
         def begin(stack: ExitStack, raw: Any) -> Any:
-            call = Call(details.method, metadata)
+            call = Call(details.method, metadata, kind)
             for step in self._steps:
                 stack.enter_context(step(call))
             return read_all(raw) if handler.request_streaming else read(raw)

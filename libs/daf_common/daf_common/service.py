@@ -18,9 +18,11 @@ from grpc_reflection.v1alpha import reflection
 from daf_common.channel import connect
 from daf_common.clock import Clock, SystemClock
 from daf_common.ids import Ids, RandomIds
+from daf_common.metrics_server import MetricsServer
+from daf_common.rpc_metrics import measured_calls
 from daf_common.server import create_server
 from daf_common.settings import ServiceSettings
-from daf_common.telemetry import REQUEST_ID, MetricsServer, configure_logging
+from daf_common.telemetry import REQUEST_ID, configure_logging
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class Context:
         """The channel to another service, by its short name, for example `statistics`."""
         address: str = getattr(self.settings, f"{service}_address")
         if address not in self._channels:
-            self._channels[address] = connect(address, REQUEST_ID.get)
+            self._channels[address] = connect(address, REQUEST_ID.get, interceptors=measured_calls())
         return self._channels[address]
 
     async def close(self) -> None:
@@ -77,7 +79,8 @@ class Host:
         self._names = [name for service in services for name in service.register(self._server)]
         reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
         self._serving = False
-        self.metrics = MetricsServer(context.settings.metrics_port, lambda: self._serving)
+        settings = context.settings
+        self.metrics = MetricsServer(settings.metrics_port, lambda: self._serving, settings.metrics_host)
 
     async def start(self) -> None:
         """Listens, then begins the services' work."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -24,6 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from daf_common import metrics
 from daf_common.errors import Aborted, Unavailable
 from daf_common.faults import FAULTS, InjectedFault
 
@@ -81,6 +83,8 @@ class Transaction:
         self.connection = connection
         self._changed: dict[sa.Table, set[Any]] = {}
         self._deleted: set[tuple[str, str]] = set()
+        self.effects: list[Callable[[], object]] = []
+        """What `after_commit` was asked for."""
 
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Runs one statement, once or for a list of parameter dictionaries."""
@@ -96,6 +100,13 @@ class Transaction:
     def deleted(self, kind: str, *ids: str) -> None:
         """Says that resources are gone."""
         self._deleted.update((kind, id) for id in ids)
+
+    def after_commit(self, effect: Callable[[], object]) -> None:
+        """Has something done once this transaction is committed, and never if it is not: counting what it wrote.
+
+        It is done in whatever thread runs the transaction, and not at all if the process ends just then.
+        """
+        self.effects.append(effect)
 
     @property
     def writes(self) -> bool:
@@ -135,6 +146,11 @@ class Store:
         self.dialect = self.engine.dialect.name
         self._threads = ThreadPoolExecutor(2 if self.dialect == "sqlite" else 16, thread_name_prefix=schema)
         self._listeners: list[Callable[[], None]] = []
+        self._read_seconds, self._write_seconds = (
+            metrics.TRANSACTION_SECONDS.labels(schema, access) for access in ("read", "write")
+        )
+        self._retries = metrics.TRANSACTION_RETRIES.labels(schema)
+        self._failures = metrics.TRANSACTION_FAILURES.labels(schema)
         self.commits = 0
         """Committed writing transactions, for benchmarks."""
 
@@ -184,18 +200,24 @@ class Store:
         # A short transaction on SQLite takes a tenth of what handing it to a thread costs.
         inline = self.dialect == "sqlite" and not aside
         for attempt in range(1, _ATTEMPTS + 1):
+            start = time.perf_counter()
             try:
                 if inline:
-                    return self._transaction(write, function)
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, self._transaction, write, function)
+                    done = self._transaction(write, function)
+                else:
+                    loop = asyncio.get_running_loop()
+                    done = await loop.run_in_executor(self._threads, self._transaction, write, function)
+                (self._write_seconds if write else self._read_seconds).observe(time.perf_counter() - start)
+                return done
             except (DBAPIError, InjectedFault) as error:
                 if not _is_transient(error):
                     raise
                 if attempt == _ATTEMPTS:
+                    self._failures.inc()
                     raise Unavailable(
                         f"the database of {self.schema} does not answer", retry_after_seconds=1.0
                     ) from error
+            self._retries.inc()
             await asyncio.sleep(random.uniform(0.5, 1.0) * 0.02 * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -212,6 +234,8 @@ class Store:
         if write:
             self.commits += 1
             FAULTS.crash_point(f"{name}.after")
+        for effect in tx.effects:
+            effect()
         return tx.writes, result
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from daf_common import pages
 from daf_common.errors import Unavailable
+from daf_common.metrics import WATCHES
 from daf_common.store import REVISION, TOMBSTONES, Store, Transaction
 
 POLL_SECONDS = 1.0
@@ -72,17 +73,18 @@ class Watcher:
         """
         position = pages.decode(scope, cursor, field="cursor")
         revision = int(position[0]) if position else -1
-        while True:
-            wake = self._wake
-            current, rows, gone = await self._store.read(_read_changes, kind, read, revision)
-            if current > revision and (rows or gone or revision < 0):
-                yield Changes(rows, gone if revision >= 0 else (), pages.encode(scope, current))
-            revision = max(revision, current)
-            await wake.wait()
-            if not self._stopped:
-                await asyncio.sleep(GATHER_SECONDS)
-            if self._stopped:
-                raise Unavailable("the service is stopping", reason="STOPPING", retry_after_seconds=1.0)
+        with WATCHES.labels(kind).track_inprogress():
+            while True:
+                wake = self._wake
+                current, rows, gone = await self._store.read(_read_changes, kind, read, revision)
+                if current > revision and (rows or gone or revision < 0):
+                    yield Changes(rows, gone if revision >= 0 else (), pages.encode(scope, current))
+                revision = max(revision, current)
+                await wake.wait()
+                if not self._stopped:
+                    await asyncio.sleep(GATHER_SECONDS)
+                if self._stopped:
+                    raise Unavailable("the service is stopping", reason="STOPPING", retry_after_seconds=1.0)
 
     def _notify(self) -> None:
         self._wake.set()

@@ -169,5 +169,6 @@ async def test_metrics_and_health_have_a_port_of_their_own(served: Fixture) -> N
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.host.metrics.port}") as http:
         metrics = (await http.get("/metrics")).text
         health = await http.get("/healthz")
-    assert f'daf_rpc_seconds_count{{code="OK",method="{SERVICE}/GetTrainingJob"}}' in metrics
+    method = 'grpc_method="GetTrainingJob",grpc_service="daf.training.v1.TrainingService",grpc_type="unary"'
+    assert f'grpc_server_handled_total{{grpc_code="OK",{method}}}' in metrics
     assert health.status_code == 200

@@ -11,8 +11,8 @@ from datetime import datetime
 from daf_common.clock import Clock
 from daf_common.errors import Aborted, DafError
 from daf_common.leases import Leader
+from daf_common.metrics import STATE_CHANGES
 from daf_common.store import Store
-from daf_common.telemetry import RESOURCES
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_scheduler import plans, store
 from daf_scheduler.child_cache import ChildCache
@@ -82,7 +82,7 @@ class SweepController:
             old, new = changes[id]
             if old.state is SweepState.FINALIZING:
                 self._evaluations.forget(old.evaluation_id)
-            RESOURCES.labels("sweep", new.state.value).inc()
+            STATE_CHANGES.labels("sweep", new.state.value).inc()
 
     async def perform(self, key: str, row: Sweep, action: Action) -> None:
         """See `Controller.perform`."""

@@ -10,8 +10,8 @@ from datetime import datetime
 from daf_common.clock import Clock
 from daf_common.errors import Aborted, DafError
 from daf_common.leases import Leader
+from daf_common.metrics import STATE_CHANGES
 from daf_common.store import Store
-from daf_common.telemetry import RESOURCES
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.training.v1.training_job_pb2 import TrainingSpec
 from daf_scheduler import plans, trial_store
@@ -102,7 +102,7 @@ class TrialController:
                 self._jobs.forget(old.child_id)
             elif old.state is TrialState.EVALUATING:
                 self._evaluations.forget(old.child_id)
-            RESOURCES.labels("trial", new.state.value).inc()
+            STATE_CHANGES.labels("trial", new.state.value).inc()
         self._enqueue_trials(*saved.due)
         self._enqueue_sweeps(*saved.sweeps)
 
