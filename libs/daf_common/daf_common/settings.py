@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import quote
 
 from pydantic import Field, model_validator
@@ -25,6 +26,17 @@ class ServiceSettings(BaseSettings):
         "",
         description="URL of a PostgreSQL, with a schema for each service; empty: SQLite files under home",
     )
+    migrate: Literal["start", "check"] = Field(
+        "start",
+        description="start: bring the database up to date at the start; check: wait until `migrate` has done so",
+    )
+    replica: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=70,
+        description="name of this replica; one that is started again by its name leads again at once",
+    )
+    leader_seconds: float = Field(10.0, gt=0, description="how long a silent replica keeps the lead")
     artifacts_url: str = Field("", description="where artifacts lie: file://, s3://, gs:// or az://; empty: under home")
     listen: str = Field("", description="address to serve on: unix:PATH or HOST:PORT")
     tokens: str = Field(

@@ -67,11 +67,33 @@ LEASES = sa.Table(
 )
 """Who leads: see `daf_common.leases`."""
 
+_STAY_IDLE = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
+_FENCE = sa.select(LEASES.c.fence).where(LEASES.c.name == sa.bindparam("wanted")).with_for_update(read=True)
 _BUMP = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
 
 _ATTEMPTS = 6
 _BUSY_MILLISECONDS = 250
 """How long a statement waits for another process that holds the SQLite file; then the transaction is tried again."""
+_CONNECTIONS = 8
+"""To one PostgreSQL, of one replica of one service: the replicas of five services share what a server allows."""
+_IDLE_SECONDS = 10
+"""A transaction that stands still for so long is ended by the server: its process was stopped, and others wait for its
+locks, those that would take the lead from it among them."""
+_CONNECTION_OPTIONS = {
+    "connect_timeout": 10,
+    # A server or a network that has vanished without a word is noticed within half a minute, from both ends.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+_SESSION_OPTIONS = {
+    "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 _UNIQUE_VIOLATION = "23505"
 _TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "53300"}
 
@@ -144,7 +166,7 @@ class Store:
         self.engine = _engine(url, schema)
         self._reading = self.engine.execution_options(daf_write=False)
         self.dialect = self.engine.dialect.name
-        self._threads = ThreadPoolExecutor(2 if self.dialect == "sqlite" else 16, thread_name_prefix=schema)
+        self._threads = ThreadPoolExecutor(2 if self.dialect == "sqlite" else _CONNECTIONS, thread_name_prefix=schema)
         self._listeners: list[Callable[[], None]] = []
         self._read_seconds, self._write_seconds = (
             metrics.TRANSACTION_SECONDS.labels(schema, access) for access in ("read", "write")
@@ -186,12 +208,18 @@ class Store:
     async def scan[**P, T](
         self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a reading transaction over many rows, which never holds the event loop up.
+        """Runs a reading transaction over many rows, which never holds the event loop up and may take its time.
 
         Raises:
             Unavailable: the database cannot be reached.
         """
-        _, result = await self._attempts(False, lambda tx: function(tx, *args, **kwargs), aside=True)
+
+        def patient(tx: Transaction) -> T:
+            if self.dialect == "postgresql":
+                tx.execute(_STAY_IDLE)
+            return function(tx, *args, **kwargs)
+
+        _, result = await self._attempts(False, patient, aside=True)
         return result
 
     async def _attempts[T](
@@ -263,12 +291,12 @@ def insert_or_ignore(dialect: str, table: sa.Table, rows: Iterable[dict[str, Any
 
 
 def check_fence(tx: Transaction, name: str, fence: int) -> None:
-    """Refuses to write for a leader that has been overtaken.
+    """Refuses to write for a leader that has been overtaken. Nobody takes over before the end of the transaction.
 
     Raises:
         Aborted: the lease has another fence by now.
     """
-    current = tx.execute(sa.select(LEASES.c.fence).where(LEASES.c.name == name)).scalar()
+    current = tx.execute(_FENCE, {"wanted": name}).scalar()
     if current != fence:
         raise Aborted(f"the lease {name} was taken over", reason="STALE_FENCE")
 
@@ -299,12 +327,13 @@ def _engine(url: str, schema: str) -> sa.Engine:
             connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
         return engine
+    session = " ".join(f"-c{name}={value}" for name, value in {"search_path": schema, **_SESSION_OPTIONS}.items())
     return sa.create_engine(
         parsed,
-        pool_size=16,
+        pool_size=_CONNECTIONS,
         max_overflow=0,
         pool_pre_ping=True,
-        connect_args={"options": f"-csearch_path={schema}", "connect_timeout": 10},
+        connect_args={"options": session, **_CONNECTION_OPTIONS},
     )
 
 

@@ -9,6 +9,7 @@ import grpc
 
 from daf_common.leases import Leader
 from daf_common.migrations import upgrade
+from daf_common.others import OtherReplicas
 from daf_common.reconciler import Reconciler
 from daf_common.requests import Forgetter
 from daf_common.service import Context, run
@@ -27,7 +28,7 @@ from daf_scheduler.child_cache import ChildCache
 from daf_scheduler.peers import Evaluations, Numbers, TrainingJobs
 from daf_scheduler.servicer import SchedulerServicer
 from daf_scheduler.settings import SchedulerSettings
-from daf_scheduler.store import LEASE
+from daf_scheduler.store import LEASE, sweeps_wanting
 from daf_scheduler.sweep_controller import SweepController
 from daf_scheduler.trial_controller import TrialController
 
@@ -75,6 +76,7 @@ class Scheduler:
         self._servicer = SchedulerServicer(
             store, self._watcher, clock, context.ids, self._enqueue_sweeps, self._enqueue_trials
         )
+        self._others = OtherReplicas(store, self.leader, sweeps_wanting, self._enqueue_sweeps)
         self._forgetter = Forgetter(store, clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
@@ -90,6 +92,7 @@ class Scheduler:
         self.leader.start()
         self._trials.start()
         self._sweeps.start()
+        self._others.start()
         self._forgetter.start()
 
     @property
@@ -100,6 +103,7 @@ class Scheduler:
     async def stop(self) -> None:
         """See `Service.stop`. Jobs and evaluations go on; they are found again by their names."""
         await self._forgetter.stop()
+        await self._others.stop()
         await self._sweeps.stop()
         await self._trials.stop()
         await self._evaluations.stop()
@@ -112,10 +116,12 @@ class Scheduler:
         self.store.close()
 
     def _enqueue_trials(self, *ids: str) -> None:
-        self._trials.enqueue(*ids)
+        if self.leads:  # else they would pile up here; the leader finds them by itself
+            self._trials.enqueue(*ids)
 
     def _enqueue_sweeps(self, *ids: str) -> None:
-        self._sweeps.enqueue(*ids)
+        if self.leads:
+            self._sweeps.enqueue(*ids)
 
 
 def build(context: Context) -> Scheduler:

@@ -26,6 +26,7 @@ _TOTAL = SWEEPS.c.pending + SWEEPS.c.running + SWEEPS.c.succeeded + SWEEPS.c.fai
 # The statements of every trial's path are built once: building one costs as much as running it.
 _FIND = sa.select(SWEEPS).where(SWEEPS.c.id == sa.bindparam("wanted"))
 _CHANGED_SWEEPS = sa.select(SWEEPS).where(SWEEPS.c.revision > sa.bindparam("after"))
+_LIVE_CHANGED = sa.select(SWEEPS.c.id).where(SWEEPS.c.revision > sa.bindparam("after"), SWEEPS.c.state.in_(_LIVE))
 _CHANGED_SWEEP = _CHANGED_SWEEPS.where(SWEEPS.c.id == sa.bindparam("of"))
 _CHANGED_TRIALS = (
     sa.select(TRIALS).where(TRIALS.c.revision > sa.bindparam("after")).order_by(TRIALS.c.revision, TRIALS.c.number)
@@ -146,6 +147,11 @@ def changes_after(tx: Transaction, revision: int, sweep: str | None) -> list[Swe
 def live_sweeps(tx: Transaction) -> list[str]:
     """Ids of the sweeps that have not ended."""
     return list(tx.execute(sa.select(SWEEPS.c.id).where(SWEEPS.c.state.in_(_LIVE))).scalars())
+
+
+def sweeps_wanting(tx: Transaction, revision: int) -> list[str]:
+    """Ids of the sweeps that have not ended and have changed since a revision."""
+    return list(tx.execute(_LIVE_CHANGED, {"after": revision}).scalars())
 
 
 def load_sweeps(tx: Transaction, ids: Sequence[str]) -> dict[str, Sweep]:

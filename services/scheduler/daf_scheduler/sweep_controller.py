@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from daf_common.clock import Clock
-from daf_common.errors import Aborted, DafError
+from daf_common.errors import DafError
 from daf_common.leases import Leader
 from daf_common.metrics import STATE_CHANGES
 from daf_common.store import Store
@@ -40,6 +40,7 @@ class SweepController:
         self._store, self._leader, self._clock = database, leader, clock
         self._evaluations, self._numbers = evaluations, numbers
         self._enqueue_trials, self._enqueue_sweeps = enqueue_trials, enqueue_sweeps
+        self._fence: int | None = None  # of the batch at hand
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`. Waits until this replica leads."""
@@ -48,7 +49,8 @@ class SweepController:
 
     async def load(self, keys: Sequence[str]) -> Mapping[str, Sweep]:
         """See `Controller.load`."""
-        if self._leader.fence is None:
+        self._fence = await self._leader.lead()
+        if self._fence is None:
             return {}
         return await self._store.read(store.load_sweeps, keys)
 
@@ -77,7 +79,8 @@ class SweepController:
 
     async def save(self, changes: Mapping[str, tuple[Sweep, Sweep]]) -> None:
         """See `Controller.save`."""
-        saved = await self._store.run(store.save_sweeps, list(changes.values()), self._fence(), self._clock.now())
+        fence = self._leader.check(self._fence)
+        saved = await self._store.run(store.save_sweeps, list(changes.values()), fence, self._clock.now())
         for id in saved:
             old, new = changes[id]
             if old.state is SweepState.FINALIZING:
@@ -86,6 +89,7 @@ class SweepController:
 
     async def perform(self, key: str, row: Sweep, action: Action) -> None:
         """See `Controller.perform`."""
+        self._leader.check(self._fence)
         match action:
             case Propose(trials):
                 await self._propose(row, trials)
@@ -105,17 +109,12 @@ class SweepController:
             proposals = await asyncio.to_thread(strategy.ask, history, trials)
         else:
             proposals = strategy.ask(History(count), trials)
-        now = self._clock.now()
+        now, fence = self._clock.now(), self._leader.check(self._fence)
         new = [new_trial(sweep.id, count + index, parameters, now) for index, parameters in enumerate(proposals, 1)]
         searched = len(new) < trials or count + len(new) >= strategy.planned
-        if await self._store.run(store.add_trials, sweep, new, searched, self._fence(), now):
+        if await self._store.run(store.add_trials, sweep, new, searched, fence, now):
             self._enqueue_trials(*(trial.id for trial in new))
         self._enqueue_sweeps(sweep.id)
-
-    def _fence(self) -> int:
-        if self._leader.fence is None:
-            raise Aborted("another replica leads")
-        return self._leader.fence
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from daf_common.clock import Clock
-from daf_common.errors import Aborted, DafError
+from daf_common.errors import DafError
 from daf_common.leases import Leader
 from daf_common.metrics import STATE_CHANGES
 from daf_common.store import Store
@@ -41,6 +41,7 @@ class TrialController:
         self._enqueue_trials, self._enqueue_sweeps = enqueue_trials, enqueue_sweeps
         self._sweeps: Mapping[str, Sweep] = {}  # of the batch at hand
         self._granted: frozenset[str] = frozenset()
+        self._fence: int | None = None
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`. Waits until this replica leads."""
@@ -49,7 +50,8 @@ class TrialController:
 
     async def load(self, keys: Sequence[str]) -> Mapping[str, Trial]:
         """See `Controller.load`."""
-        if self._leader.fence is None:
+        self._fence = await self._leader.lead()
+        if self._fence is None:
             return {}
         batch = await self._store.read(trial_store.load_trials, keys)
         self._sweeps, self._granted = batch.sweeps, batch.granted
@@ -92,9 +94,7 @@ class TrialController:
 
     async def save(self, changes: Mapping[str, tuple[Trial, Trial]]) -> None:
         """See `Controller.save`."""
-        fence = self._leader.fence
-        if fence is None:
-            raise Aborted("another replica leads")
+        fence = self._leader.check(self._fence)
         saved = await self._store.run(trial_store.save_trials, list(changes.values()), fence, self._clock.now())
         for id in saved.trials:
             old, new = changes[id]
@@ -108,6 +108,7 @@ class TrialController:
 
     async def perform(self, key: str, row: Trial, action: Action) -> None:
         """See `Controller.perform`."""
+        self._leader.check(self._fence)
         spec = plans.spec_of(self._sweeps[row.sweep].spec)
         match action:
             case Action.CREATE_JOB:

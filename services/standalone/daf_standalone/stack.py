@@ -24,6 +24,7 @@ def embedded_settings(home: Home) -> ServiceSettings:
     address = f"unix:{home.socket()}"
     return ServiceSettings(
         home=home.directory,
+        replica="standalone",  # the lock of the home says that it is alone, whatever the machine is called today
         listen=address,
         scheduler_address=address,
         training_address=address,
