@@ -1,4 +1,4 @@
-"""What other replicas change, told to the one that acts: otherwise it would hear of it by its next look at everything."""
+"""What other replicas change, told to the one that acts: else it would hear of it by its next look at everything."""
 
 from __future__ import annotations
 
