@@ -1,0 +1,48 @@
+{{/* What a service may do in the jobs' namespace, and nowhere else. Takes (root, component, group, resource of its workloads). */}}
+{{- define "daf.workloadsRole" -}}
+{{- $name := printf "%s-%s" (include "daf.fullname" .root) .component -}}
+{{- $namespace := include "daf.jobsNamespace" .root -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ $name }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "daf.labels" . | nindent 4 }}
+rules:
+  - apiGroups: [{{ .group }}]
+    resources: [{{ .resource }}]
+    verbs: [create, get, list, watch, patch, delete]
+  - apiGroups: [""]
+    resources: [pods]
+    verbs: [get, list, watch]
+  - apiGroups: [""]
+    resources: [pods/log]
+    verbs: [get]
+  - apiGroups: [""] # why a pod does not run
+    resources: [events]
+    verbs: [get, list, watch]
+  - apiGroups: [""] # the tokens of jobs
+    resources: [secrets]
+    verbs: [create, get, patch, delete]
+  - apiGroups: [""] # the owner of all workloads
+    resources: [configmaps]
+    resourceNames: [{{ include "daf.fullname" .root }}-anchor]
+    verbs: [get]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ $name }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "daf.labels" . | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: Role
+  name: {{ $name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ $name }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end -}}
