@@ -65,14 +65,14 @@ def _round(namespace: str, name: str) -> Mapping[str, float]:
     with _watched_pods(namespace) as pods:
         daf(home(), "sweep", "run", str(SWEEP), "--name", name)
     trials = json.loads(daf(home(), "sweep", "get", name, "--json"))["trials"]
-    answers = [json.loads(daf(home(), "job", "get", trial["training_job"], "--json")) for trial in trials]
-    first = min(answers, key=lambda answer: _time(answer["training_job"]["start_time"]))
-    job = first["training_job"]
+    jobs = [json.loads(daf(home(), "job", "get", trial["training_job"], "--json"))["training_job"] for trial in trials]
+    job = min(jobs, key=lambda job: _time(job["start_time"]))
+    (attempt,) = json.loads(daf(home(), "job", "attempts", job["name"], "--json"))["attempts"]
     workload = f"{job['name'].removeprefix('trainingJobs/')}-a1"
     pod = pods[f"{workload}-master-0"]
     moments = {
         "job": job["create_time"],
-        "attempt": first["attempts"][-1]["start_time"],
+        "attempt": attempt["start_time"],
         "pod": pod["metadata"]["creationTimestamp"],
         "container": pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"],
         "step": job["start_time"],

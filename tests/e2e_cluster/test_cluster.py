@@ -114,7 +114,7 @@ def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: In
         assert int(job["progress"]["agent_steps"]) >= int(job["progress"]["total_agent_steps"]) >= 60_000
         evaluation = daf.json("results", "show", trial["evaluation"])["evaluation"]
         assert (evaluation["total_episodes"], evaluation["done_episodes"]) == (40, 40)
-    attempts = daf.json("job", "get", sweep["trials"][0]["training_job"])["attempts"]
+    attempts = daf.json("job", "attempts", sweep["trials"][0]["training_job"])["attempts"]
     assert len(attempts) > 1
     assert any(attempt["resumed_from"] for attempt in attempts)
     ends = backing.shell(
