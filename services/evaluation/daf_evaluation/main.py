@@ -22,6 +22,7 @@ from daf_evaluation.reconciler import EvaluationController
 from daf_evaluation.replays import Replays
 from daf_evaluation.servicer import EvaluationServicer
 from daf_evaluation.settings import EvaluationSettings
+from daf_evaluation.telemetry import evaluation_counts
 from daf_evaluation.worker_servicer import EvaluationWorkerServicer
 from daf_protos.evaluation.v1 import evaluation_service_pb2, worker_service_pb2
 from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
@@ -41,6 +42,7 @@ class Evaluations:
         artifacts = ArtifactStore(settings.artifacts(), "evaluation")
         replays = Replays(store, artifacts)
         self._watcher = Watcher(store)
+        self._counts = evaluation_counts(store)
         controller = EvaluationController(settings, store, backend, statistics, context.clock, self._enqueue)
         self._reconciler: Reconciler[Evaluation, Seen, Action] = Reconciler("evaluations", controller, context.clock)
         self._servicer = EvaluationServicer(
@@ -72,6 +74,7 @@ class Evaluations:
     async def start(self) -> None:
         """See `Service.start`."""
         self._watcher.start()
+        self._counts.start()
         self._reconciler.start()
         self._forgetter.start()
 
@@ -79,6 +82,7 @@ class Evaluations:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
         await self._forgetter.stop()
         await self._reconciler.stop()
+        await self._counts.stop()
         await self._watcher.stop()
         await self._backend.close()
 

@@ -13,7 +13,6 @@ from daf_common import names
 from daf_common.channel import raising
 from daf_common.clock import Clock
 from daf_common.errors import TRANSIENT
-from daf_common.metrics import STATE_CHANGES
 from daf_common.store import Store, Transaction
 from daf_common.workloads import Backend, Observation, Workload
 from daf_common.workloads import State as WorkloadState
@@ -84,9 +83,6 @@ class EvaluationController:
     async def save(self, changes: Mapping[str, tuple[Evaluation, Evaluation]]) -> None:
         """See `Controller.save`."""
         startable = await self._store.run(store.save, changes, self._clock.now(), self._settings.evaluation_slots)
-        for old, new in changes.values():
-            if new.state is not old.state:
-                STATE_CHANGES.labels("evaluation", new.state.value).inc()
         self._enqueue(*startable)
 
     async def perform(self, key: str, row: Evaluation, action: Action) -> None:

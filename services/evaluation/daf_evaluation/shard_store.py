@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from daf_common.store import Transaction
 from daf_evaluation.shards import Shard, ShardState, progress
 from daf_evaluation.tables import SHARDS
+from daf_evaluation.telemetry import count_expiry
 
 _OF = SHARDS.c.evaluation == sa.bindparam("of")
 _IS_LEASED = SHARDS.c.state == ShardState.LEASED.value
@@ -85,7 +86,8 @@ def report(tx: Transaction, evaluation: str, shard: Shard, indices: Iterable[int
 def release(tx: Transaction, evaluation: str, shards: Sequence[Shard]) -> None:
     """Takes shards from their holders, but from those that have reported since."""
     for shard in shards:
-        _swap(tx, evaluation, shard, replace(shard, state=ShardState.OPEN, holder=""))
+        if _swap(tx, evaluation, shard, replace(shard, state=ShardState.OPEN, holder="")):
+            count_expiry(tx)
 
 
 def release_all(tx: Transaction, evaluation: str) -> None:

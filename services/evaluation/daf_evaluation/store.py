@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from daf_common.failures import Failure
 from daf_common.store import Transaction
 from daf_common.times import utc
-from daf_evaluation import replay_store, shard_store
+from daf_evaluation import replay_store, shard_store, telemetry
 from daf_evaluation.evaluations import Evaluation, State
 from daf_evaluation.shards import Shard, ShardState
 from daf_evaluation.slots import Claim, grant
@@ -168,6 +168,7 @@ def report(tx: Transaction, id: str, number: int, holder: str, fence: int, indic
     reported = shard_store.report(tx, id, shard, indices)
     if more := reported.recorded - shard.recorded:
         tx.execute(_COUNT, {"wanted": id, "more": more})
+        telemetry.count_episodes(tx, more)
         tx.changed(EVALUATIONS, id)
     return reported
 
@@ -232,6 +233,7 @@ def _begin(tx: Transaction, evaluation: Evaluation, now: datetime) -> None:
     values = {"wanted": evaluation.id, "state": begun.state.value, "start_time": begun.start_time}
     if tx.execute(_BEGIN, values).rowcount:
         _note_transition(tx, evaluation.id, State.PENDING.value, begun, now)
+        telemetry.count_beginning(tx, evaluation.create_time, now)
         tx.changed(EVALUATIONS, evaluation.id)
 
 
@@ -239,6 +241,7 @@ def _note_transition(tx: Transaction, id: str, old: str, new: Evaluation, now: d
     reason = new.failure.reason if new.failure and new.state is State.FAILED else ""
     row = {"name": id, "from_state": old, "to_state": new.state.value, "reason": reason[:60], "time": now}
     tx.execute(_NOTE_TRANSITION, row)
+    telemetry.count_change(tx, new.state)
 
 
 def _progress(evaluation: Evaluation) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from daf_scheduler.servicer import SchedulerServicer
 from daf_scheduler.settings import SchedulerSettings
 from daf_scheduler.store import LEASE, sweeps_wanting
 from daf_scheduler.sweep_controller import SweepController
+from daf_scheduler.telemetry import sweep_and_trial_counts
 from daf_scheduler.trial_controller import TrialController
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -42,6 +43,7 @@ class Scheduler:
         self.store = store
         clock = context.clock
         self._watcher = Watcher(store)
+        self._counts = sweep_and_trial_counts(store)
         self.leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
         self._jobs: ChildCache[TrainingSpec] = ChildCache(
             TrainingJobs(TrainingServiceStub(context.peer("training"))), clock, settings.reread_seconds
@@ -87,6 +89,7 @@ class Scheduler:
     async def start(self) -> None:
         """See `Service.start`."""
         self._watcher.start()
+        self._counts.start()
         self._jobs.start()
         self._evaluations.start()
         self.leader.start()
@@ -109,6 +112,7 @@ class Scheduler:
         await self._evaluations.stop()
         await self._jobs.stop()
         await self.leader.stop()
+        await self._counts.stop()
         await self._watcher.stop()
 
     async def close(self) -> None:

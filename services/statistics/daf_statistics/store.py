@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from daf_common.errors import AlreadyExists
 from daf_common.store import Transaction
 from daf_protos.statistics.v1.comparison_pb2 import Comparison
 from daf_protos.statistics.v1.episode_pb2 import Episode
-from daf_statistics import outcomes
+from daf_statistics import outcomes, telemetry
 from daf_statistics.aggregation import Aggregation
 from daf_statistics.episodes import Source
 from daf_statistics.metrics import Point
@@ -130,7 +131,9 @@ def add_metrics(tx: Transaction, source: str, rows: Sequence[dict[str, Any]], af
     """Adds values of a source; returns how many were new. What is there stays, but for what is after `after_step`."""
     if after_step is not None:
         tx.execute(sa.delete(METRICS).where(METRICS.c.source == source, METRICS.c.step > after_step))
-    return _add(tx, METRICS, rows) if rows else 0
+    added = _add(tx, METRICS, rows) if rows else 0
+    tx.after_commit(partial(telemetry.POINTS.inc, added))
+    return added
 
 
 def series(
@@ -170,6 +173,7 @@ def add_episodes(
         How many were new, and the scenario and index of those that were there with another digest.
     """
     recorded = _add(tx, EPISODES, rows)
+    tx.after_commit(partial(telemetry.EPISODES.inc, recorded))
     _add(tx, OUTCOMES, outcome_rows)
     if recorded == len(rows):
         return recorded, []

@@ -28,6 +28,7 @@ from daf_training.servicer import TrainingServicer
 from daf_training.settings import TrainingSettings
 from daf_training.sweeper import Sweeper
 from daf_training.tables import MIGRATIONS
+from daf_training.telemetry import job_counts
 from daf_training.worker_servicer import TrainingWorkerServicer
 
 
@@ -41,6 +42,7 @@ class Training:
         statistics = StatisticsServiceStub(context.peer("statistics"))
         artifacts = ArtifactStore(settings.artifacts(), "training")
         self._watcher = Watcher(store)
+        self._counts = job_counts(store)
         controller = JobController(store, backend, settings, clock, context.ids, self._enqueue)
         self._reconciler: Reconciler[Job, Seen, Action] = Reconciler("training-jobs", controller, clock)
         self._sweeper = Sweeper(store, backend, artifacts, clock)
@@ -64,6 +66,7 @@ class Training:
     async def start(self) -> None:
         """See `Service.start`."""
         self._watcher.start()
+        self._counts.start()
         self._reconciler.start()
         self._sweeper.start()
         self._forgetter.start()
@@ -73,6 +76,7 @@ class Training:
         await self._forgetter.stop()
         await self._sweeper.stop()
         await self._reconciler.stop()
+        await self._counts.stop()
         await self._watcher.stop()
         await self._backend.close()
 

@@ -9,11 +9,12 @@ from daf_common import names
 from daf_common.errors import InvalidArgument
 from daf_common.store import Transaction
 from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingSpec
+from daf_training import telemetry
 from daf_training.admission import Capacity
 from daf_training.attempt_store import find_attempt, record_resumption
 from daf_training.attempts import admit, check_alive
 from daf_training.checkpoint_store import add_checkpoints, drop_later_checkpoints, find_checkpoint
-from daf_training.checkpoints import Parent, Retention, checkpoint_row, progress_at
+from daf_training.checkpoints import Parent, Retention, checkpoint_artifacts, checkpoint_row, progress_at
 from daf_training.jobs import OCCUPYING, Job, JobState, Report, take_report
 from daf_training.log_store import add_log
 from daf_training.logs import TRUNCATED
@@ -43,10 +44,20 @@ def record_report(
         return _take_last_words(tx, old, told, max_log_bytes, now), []
     new = old if told.resumed_update is None else _go_back(tx, old, told.resumed_update)
     report = _add_checkpoints(tx, old, told) if told.checkpoints else told.report
-    new = take_report(new, report, now)
+    before, new = new, take_report(new, report, now)
     save_job(tx, old, new, now)
+    _count(tx, before, new, told, now)
     _add_log(tx, old, told, max_log_bytes)
     return new, next_jobs(tx, capacity) if new.state not in OCCUPYING else []
+
+
+def _count(tx: Transaction, old: Job, new: Job, told: WorkerReport, now: datetime) -> None:
+    telemetry.count_steps(tx, old.progress, new.progress)
+    for checkpoint in told.checkpoints:
+        telemetry.count_checkpoint(tx, sum(artifact.size_bytes for artifact in checkpoint_artifacts(checkpoint)))
+    if old.state is JobState.STARTING and told.report.progress:
+        if attempt := find_attempt(tx, new.id, new.attempt):
+            telemetry.count_first_steps(tx, attempt.start_time, now)
 
 
 def check_resumed_update(tx: Transaction, job: Job, update: int) -> Checkpoint:

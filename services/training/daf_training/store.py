@@ -20,6 +20,7 @@ from daf_training.log_store import add_log, drop_log
 from daf_training.queue_store import LAST_PLACE, admissions, next_jobs
 from daf_training.rows import changing_columns, job_columns, submitted_columns, to_job
 from daf_training.tables import JOBS, TRANSITIONS
+from daf_training.telemetry import count_changes
 
 KIND = "trainingJob"
 """What deleted jobs are called in tombstones."""
@@ -133,6 +134,7 @@ def save_job(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:
         return False
     tx.changed(JOBS, old.id)
     record_attempt(tx, old, new, now)
+    count_changes(tx, old, new, now)
     if new.history:
         name = names.TRAINING_JOB.format(new.id)
         rows = [
