@@ -36,3 +36,15 @@
 {{- $host := include "daf.gatewayHost" . -}}
 {{- concat (list $host (printf "%s.cluster.local" $host) (printf "%s.%s" $service .Release.Namespace) $service "localhost" "127.0.0.1") .Values.gateway.hosts | uniq | toJson -}}
 {{- end -}}
+
+{{/* Where `helm test` calls: the gateway; where that speaks plain text, over which no token is sent, what lies before it. Empty
+if neither can be. */}}
+{{- define "daf.testAddress" -}}
+{{- if .Values.gateway.tls.enabled -}}
+https://{{ include "daf.gatewayHost" . }}:443
+{{- else if not .Values.auth.enabled -}}
+http://{{ include "daf.gatewayHost" . }}:80
+{{- else if .Values.gateway.hosts -}}
+https://{{ first .Values.gateway.hosts }}
+{{- end -}}
+{{- end -}}
