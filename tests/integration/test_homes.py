@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from daf_common.channel import connect, raising
+from daf_common.channel import connect, raising, streaming
+from daf_protos.scheduler.v1.scheduler_service_pb2 import WatchSweepsRequest
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
+from daf_protos.scheduler.v1.sweep_pb2 import SWEEP_STATE_SUCCEEDED
 from daf_standalone.settings import Home
 from daf_standalone.stack import embedded_settings
-from tests.requests import finished_sweep, sweep_request
+from tests.requests import TERMINAL, finished_sweep, sweep_request
 from tests.standin_stack import standin_host
 
 
@@ -31,6 +34,33 @@ async def test_a_home_may_have_any_name(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert sweep.best_trial
     assert [entry.name for entry in tmp_path.iterdir()] == [name]  # nothing lies beside it
+
+
+async def test_a_stack_serves_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    (tokens / "service").write_text("a-token-of-services")
+    settings = {"HOME": str(tmp_path / "home"), "LISTEN": f"0.0.0.0:{port}", "TOKENS": str(tokens)}
+    for name, value in {**settings, "TOKEN_FILE": str(tokens / "service")}.items():
+        monkeypatch.setenv(f"DAF_{name}", value)
+    host = standin_host(Home(tmp_path / "home"))
+    await host.start()
+
+    metadata = [("authorization", "Bearer a-token-of-services")]
+    async with connect(f"127.0.0.1:{port}") as channel:
+        stub = SchedulerServiceStub(channel)
+        created = await raising(stub.CreateSweep(sweep_request("over-tcp", 1, parallel=1), metadata=metadata))
+        async for changes in streaming(
+            stub.WatchSweeps(WatchSweepsRequest(name=created.sweep.name), metadata=metadata)
+        ):
+            if sweep := next((s for s in changes.sweeps if s.state in TERMINAL), None):
+                break
+    await host.stop()
+
+    assert sweep.state == SWEEP_STATE_SUCCEEDED  # so the services reached each other there, too, with their token
+    assert not Home(tmp_path / "home").socket().exists()
 
 
 def test_a_stack_whose_database_is_broken_ends_and_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 from daf_common.service import run
 from daf_common.settings import ServiceSettings
 from daf_standalone.settings import Home
-from daf_standalone.stack import build, embedded_settings, local_backends
+from daf_standalone.stack import build, embedded_settings, from_here, local_backends
 
 
 def main() -> None:
@@ -24,7 +24,8 @@ def main() -> None:
     home.pid.write_text(f"{os.getpid()}\n")
     home.socket().unlink(missing_ok=True)  # left by a stack that was killed; the lock says that none runs
     settings = embedded_settings(home)
-    home.address.write_text(f"{settings.listen}\n")
+    address = from_here(settings.listen)
+    home.address.write_text(f"{address}\n" if address.startswith("unix:") else f"http://{address}\n")
     run(settings, lambda context: build(context, local_backends(home)))
 
 

@@ -1,4 +1,4 @@
-"""The composition root: all five services in one process, over real gRPC on one unix socket."""
+"""The composition root: all five services in one process, over real gRPC on one address: as a rule, a unix socket."""
 
 from __future__ import annotations
 
@@ -20,18 +20,26 @@ from daf_standalone.settings import Home
 
 
 def embedded_settings(home: Home) -> ServiceSettings:
-    """Settings of the embedded stack: every service is at the same address. The environment may change the rest."""
-    address = f"unix:{home.socket()}"
+    """Settings of the embedded stack: every service is at the same address, the home's socket unless `DAF_LISTEN` names
+    another. The environment may change the rest."""
+    listen = ServiceSettings().listen or f"unix:{home.socket()}"
+    address = from_here(listen)
     return ServiceSettings(
         home=home.directory,
         replica="standalone",  # the lock of the home says that it is alone, whatever the machine is called today
-        listen=address,
+        listen=listen,
         scheduler_address=address,
         training_address=address,
         evaluation_address=address,
         statistics_address=address,
         deployment_address=address,
     )
+
+
+def from_here(listen: str) -> str:
+    """Where what listens at an address is reached from its own machine: nothing can be sent to a wildcard."""
+    host, _, port = listen.rpartition(":")
+    return f"127.0.0.1:{port}" if host in {"0.0.0.0", "[::]"} else listen
 
 
 @dataclass(frozen=True)
