@@ -1,0 +1,107 @@
+"""Puts packages into /opt/venv of an image: one call, one layer.
+
+The same packages give the same bytes, whenever they are installed: nothing compares bytecode with the age of its
+source (nothing is edited in an image), nothing is kept that tells the time of an installation, and all that a call
+writes bears one date.
+"""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import cache_from_source
+from pathlib import Path
+
+import sbom
+
+VENV = Path("/opt/venv")
+STDLIB = Path("/usr/local/lib/python3.12")
+NEVER_IMPORTED = {"site-packages", "test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "pydoc_data"}
+ACCOUNT = 10001  # user and group
+HOME = Path("/work")
+DATE = 315532800  # 1980-01-01, as in wheels
+
+
+def main(verb: str, *arguments: str) -> None:
+    """`base`, `locked REQUIREMENTS`, or `own FOLDER [MODULE]`: our wheels, their bill of materials, what is started."""
+    began = time.time()
+    if verb == "base":
+        add_account()
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], check=True)
+        for script in VENV.glob("bin/[aA]ctivate*"):  # for people at a shell
+            script.unlink()
+        compile_missing(STDLIB)
+    elif verb == "locked":
+        install("--require-hashes", "--requirement", arguments[0])
+        compile_missing(VENV)
+    elif verb == "own":
+        install(*sorted(map(str, Path(arguments[0]).glob("*.whl"))))
+        if arguments[1:]:
+            add_program(arguments[1])
+        compile_missing(VENV)
+        sbom.write(Path(arguments[0], "sbom.json"), VENV)
+    date(began)
+
+
+def install(*what: str) -> None:
+    """Nothing but what is named: the lock has resolved it."""
+    command = ["uv", "pip", "install", "--quiet", "--no-cache", "--no-deps", "--link-mode=copy"]
+    subprocess.run([*command, "--python", str(VENV), *what], check=True)
+
+
+def add_account() -> None:
+    """Who the program of an image runs as; some libraries ask for a name and a home."""
+    with Path("/etc/passwd").open("a") as passwd, Path("/etc/group").open("a") as group:
+        passwd.write(f"daf:x:{ACCOUNT}:{ACCOUNT}:DAF:{HOME}:/usr/sbin/nologin\n")
+        group.write(f"daf:x:{ACCOUNT}:\n")
+    HOME.mkdir()
+    os.chown(HOME, ACCOUNT, ACCOUNT)
+
+
+def add_program(module: str) -> None:
+    """What an image starts, under one name in all images of services: an ENTRYPOINT cannot have a variable in it."""
+    program = VENV / "bin/daf-service"
+    program.write_text(f"#!{VENV}/bin/python\nfrom {module} import main\n\nmain()\n")
+    program.chmod(0o755)
+
+
+def compile_missing(root: Path) -> None:
+    """Compiles what has no bytecode yet; in order, since bytecode depends on what was compiled before it."""
+    for directory, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - NEVER_IMPORTED) if root == STDLIB else sorted(folders)
+        for name in sorted(files):
+            source = os.path.join(directory, name)
+            if name.endswith(".py") and not os.path.exists(cache_from_source(source)):
+                try:
+                    py_compile.compile(
+                        source, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+                    )
+                except (py_compile.PyCompileError, ValueError):  # templates are no modules, whatever their names
+                    print(f"not compiled: {source}", file=sys.stderr)
+
+
+def date(began: float) -> None:
+    """Gives one date to what was written since then."""
+    for path in written_since(began - 1, "/", os.stat("/").st_dev):
+        os.utime(path, (DATE, DATE), follow_symlinks=False)
+
+
+def written_since(moment: float, directory: str, device: int) -> Iterator[str]:
+    """The young files of one file system; a directory comes after what is in it."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if entry.is_dir(follow_symlinks=False) and status.st_dev == device and entry.path != "/proc":
+                yield from written_since(moment, entry.path, device)
+            if status.st_mtime >= moment and status.st_dev == device:
+                yield entry.path
+    if directory == "/":
+        yield directory
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

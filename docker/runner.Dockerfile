@@ -1,0 +1,58 @@
+# The worker program: cogames and torch. Layers by size and by how often they change; our own code is the last.
+ARG BASE=python:3.12-slim-bookworm
+
+# uv as uv.lock has it, and what installs by it.
+FROM ${BASE} AS lock
+COPY uv.lock /
+RUN python -c 'import tomllib; print("uv==" + next(p["version"] for p in tomllib.load(open("/uv.lock", "rb"))["package"] if p["name"] == "uv"))' >/uv.txt
+
+FROM ${BASE} AS tools
+COPY --from=lock /uv.txt /
+RUN pip install --quiet --root-user-action=ignore --no-compile --target /tools --requirement /uv.txt
+COPY docker /tools/bin
+
+# The workspace: once without the code, so that no change of it reaches the layers of what we depend on.
+FROM ${BASE} AS workspace
+COPY . /src
+RUN mkdir /manifests && cd /src && cp --parents pyproject.toml uv.lock libs/*/pyproject.toml services/*/pyproject.toml /manifests
+
+FROM tools AS requirements
+ENV PATH=/tools/bin:${PATH}
+COPY --from=workspace /manifests /src
+WORKDIR /src
+RUN sh /tools/bin/locked daf-cogames runner >/all.txt \
+    && mkdir /cudnn /cuda /torch /others \
+    && grep -E '^nvidia-(cudnn|cusparselt|nccl)-' /all.txt >/cudnn/requirements.txt \
+    && grep -E '^nvidia-.*-cu[0-9]+=' /all.txt | grep -vxFf /cudnn/requirements.txt >/cuda/requirements.txt \
+    && grep -E '^(torch|triton)=' /all.txt >/torch/requirements.txt \
+    && cat /cudnn/* /cuda/* /torch/* | grep -vxFf - /all.txt >/others/requirements.txt
+
+FROM tools AS own
+ENV PATH=/tools/bin:${PATH}
+COPY --from=workspace /src /src
+WORKDIR /src
+RUN sh /tools/bin/own /own daf-cogames runner
+
+FROM ${BASE}
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8 HOME=/work DAF_CACHE=/work/cache
+RUN --mount=from=tools,source=/tools/bin,target=/mnt python -B /mnt/install.py base
+RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/cudnn,target=/media \
+    PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
+RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/cuda,target=/media \
+    PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
+RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/torch,target=/media \
+    PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
+RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/others,target=/media \
+    PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
+RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
+    PATH=/mnt:$PATH python -B /mnt/install.py own /media
+WORKDIR /work
+USER 10001:10001
+ENTRYPOINT ["/opt/venv/bin/daf-runner"]
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=daf-runner \
+      org.opencontainers.image.description="The worker program of DAF: training and evaluation with CoGames" \
+      org.opencontainers.image.version=${VERSION} \
+      org.opencontainers.image.revision=${REVISION}
