@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from daf_common import metrics
 from daf_common.clock import Clock
 from daf_common.errors import Aborted
 from daf_common.store import LEASES, Store, Transaction
@@ -86,7 +87,7 @@ class Leader:
     @property
     def fence(self) -> int | None:
         """The fence of this leader's writes; None while another leads, or may by now."""
-        if self._fence is None or self._clock.monotonic() - self._renewed < self._time_to_live:
+        if self._fence is None or self._holds():
             return self._fence
         self._wake.set()
         return None
@@ -117,6 +118,7 @@ class Leader:
 
     def start(self) -> None:
         """Begins to campaign."""
+        metrics.LEADER.labels(self._name).set_function(self._holds)
         self._task = asyncio.create_task(self._campaign(), name=f"{self._name}-leader")
 
     async def stop(self) -> None:
@@ -124,6 +126,7 @@ class Leader:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            metrics.LEADER.remove(self._name)
         if self._fence is not None:
             fence = self._fence
             self._set(None)
@@ -131,6 +134,9 @@ class Leader:
                 await self._store.run(_release, self._name, self._holder, fence)
             except Exception as error:  # the database is away: the lease runs out by itself
                 log.info("the lease %s could not be given back: %s", self._name, error)
+
+    def _holds(self) -> bool:
+        return self._fence is not None and self._clock.monotonic() - self._renewed < self._time_to_live
 
     async def _campaign(self) -> None:
         while True:
@@ -157,6 +163,8 @@ class Leader:
         fence = await self._store.run(_take, self._name, self._holder, current)
         if fence is not None:
             self._renewed = before  # not later than any other replica can have seen this beat
+            if current is not None and current.holder and current.holder.partition("#")[0] != self._replica:
+                metrics.LEASES_EXPIRED.labels(self._name).inc()
         self._set(fence)
         return fence
 
@@ -170,6 +178,8 @@ class Leader:
     def _set(self, fence: int | None) -> None:
         if fence != self._fence:
             log.info("the lease %s is %s", self._name, "held" if fence is not None else "lost")
+        if fence is not None and fence != self._fence:
+            metrics.LEADER_CHANGES.labels(self._name).inc()
         self._fence = fence
         if fence is not None:
             self._has_led = True
