@@ -15,12 +15,14 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
 from daf_common.errors import DataLoss, InvalidArgument, NotFound
+from daf_common.metrics import ARTIFACT_BYTES
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 
 OWNERS = ("training", "evaluation", "statistics", "deployment", "scheduler")
 URL_LIFETIME = timedelta(hours=6)
 """How long a worker may use a presigned URL."""
 
+_WRITTEN, _READ = ARTIFACT_BYTES.labels("written"), ARTIFACT_BYTES.labels("read")
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -48,6 +50,7 @@ class ArtifactStore:
         )
         try:
             await obstore.put_async(self._store, key(artifact), content, mode="create")
+            _WRITTEN.inc(len(content))
         except AlreadyExistsError:
             pass
         return artifact
@@ -59,6 +62,7 @@ class ArtifactStore:
         artifact = Artifact(sha256=sha256, size_bytes=size, media_type=media_type, owner=self.owner)
         if not await self.exists(artifact):
             await obstore.put_async(self._store, key(artifact), path)
+            _WRITTEN.inc(size)
         return artifact
 
     async def get(self, artifact: Artifact) -> bytes:
@@ -85,6 +89,7 @@ class ArtifactStore:
             raise NotFound(f"there is no artifact {artifact.sha256[:12]} of {artifact.owner}") from error
         async for chunk in result.stream(min_chunk_size=chunk_bytes):
             content = memoryview(chunk)
+            _READ.inc(len(content))
             for start in range(0, len(content), chunk_bytes):
                 yield bytes(content[start : start + chunk_bytes])
 
