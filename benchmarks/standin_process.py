@@ -7,7 +7,7 @@ import dataclasses
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from daf_common.workloads import Observation, State, Workload
 from tests.standin import StandIn
@@ -22,6 +22,12 @@ class StandInProcess:
         self._process: Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._seen: dict[str, Observation] = {}
+
+    async def check(self) -> None:
+        """See `Backend.check`."""
+
+    def watch(self, on_change: Callable[[str], None]) -> None:
+        """See `Backend.watch`. Who uses this one is told by other means, or not at all."""
 
     async def start(self, workload: Workload) -> None:
         """See `Backend.start`."""
@@ -71,7 +77,8 @@ async def _serve(training_seconds: float) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     async for line in reader:
-        await backend.start(Workload(**json.loads(line)))
+        fields = json.loads(line)
+        await backend.start(Workload(fields["name"], fields["verb"], fields["environment"], fields["replicas"]))
     await backend.close()
 
 

@@ -43,6 +43,12 @@ class StandIn:
         self._ended: dict[str, Observation] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
 
+    async def check(self) -> None:
+        """See `Backend.check`."""
+
+    def watch(self, on_change: Callable[[str], None]) -> None:
+        """See `Backend.watch`. Who uses this one is told by other means, or not at all."""
+
     async def start(self, workload: Workload) -> None:
         """See `Backend.start`."""
         if workload.name in self._tasks:

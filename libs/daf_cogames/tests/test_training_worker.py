@@ -58,6 +58,10 @@ class Threads:
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._terminating: dict[str, threading.Event] = {}
 
+    async def check(self) -> None: ...
+
+    def watch(self, on_change: Callable[[str], None]) -> None: ...
+
     async def start(self, workload: Workload) -> None:
         if workload.name not in self._tasks:
             environment = {**workload.environment, "DAF_CACHE": str(self._cache)}
@@ -88,6 +92,10 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+
+    async def check(self) -> None: ...
+
+    def watch(self, on_change: Callable[[str], None]) -> None: ...
 
     async def start(self, workload: Workload) -> None:
         if workload.name in self.children:
@@ -128,6 +136,10 @@ class Machines:
     def __init__(self) -> None:
         self.environments: dict[str, Mapping[str, str]] = {}
         self.lost = False
+
+    async def check(self) -> None: ...
+
+    def watch(self, on_change: Callable[[str], None]) -> None: ...
 
     async def start(self, workload: Workload) -> None:
         self.environments[workload.name] = workload.environment

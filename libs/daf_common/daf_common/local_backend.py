@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from daf_common.errors import Unavailable
@@ -23,10 +23,26 @@ class LocalBackend:
         """Uses processes, which may serve other backends, too; workers keep their downloads in `cache`."""
         self._processes, self._verb, self._cache = processes, verb, cache
 
+    async def check(self) -> None:
+        """See `Backend.check`."""
+
+    def watch(self, on_change: Callable[[str], None]) -> None:
+        """See `Backend.watch`."""
+
+        def tell(process: str) -> None:
+            verb, workload = _verb_and_workload(process)
+            if verb == self._verb:
+                on_change(workload)
+
+        self._processes.listen(tell)
+
     async def start(self, workload: Workload) -> None:
         """See `Backend.start`."""
+        ranks = workload.ranks
+        launch = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(ranks.count)} if ranks else {}  # this machine has all
         for replica in range(workload.replicas):
-            environment = {**workload.environment, "DAF_REPLICA": str(replica), "DAF_CACHE": str(self._cache)}
+            own = {"DAF_REPLICA": str(replica), "DAF_CACHE": str(self._cache)}
+            environment = {**workload.environment, **launch, **own}
             try:
                 await self._processes.start(self._process(workload.name, replica), [workload.verb], environment)
             except ProcessError as error:
@@ -39,9 +55,9 @@ class LocalBackend:
     def _observe(self) -> dict[str, Observation]:
         replicas: dict[str, list[Observation]] = {}
         for process in self._processes.names():
-            verb, _, rest = process.partition("-")
+            verb, workload = _verb_and_workload(process)
             if verb == self._verb and (status := self._processes.observe(process)):
-                replicas.setdefault(rest.rpartition("-")[0], []).append(_observation(status))
+                replicas.setdefault(workload, []).append(_observation(status, int(process.rpartition("-")[2])))
         return {workload: min(seen, key=_weight) for workload, seen in replicas.items()}
 
     async def stop(self, name: str, grace_seconds: float) -> None:
@@ -69,18 +85,27 @@ class LocalBackend:
         return [name for name in self._processes.names() if name.rpartition("-")[0] == f"{self._verb}-{workload}"]
 
 
-def _observation(status: Status) -> Observation:
+def _verb_and_workload(process: str) -> tuple[str, str]:
+    verb, _, rest = process.partition("-")
+    return verb, rest.rpartition("-")[0]
+
+
+def _observation(status: Status, replica: int) -> Observation:
     match status:
         case Status(State.RUNNING):
             return Observation(WorkloadState.RUNNING)
         case Status(State.EXITED, 0):
             return Observation(WorkloadState.SUCCEEDED)
         case Status(State.EXITED, int(code)) if code < 0:
-            return Observation(WorkloadState.FAILED, f"ended by {signal.Signals(-code).name}")
+            return _failed(f"ended by {signal.Signals(-code).name}", replica)
         case Status(State.EXITED, code):
-            return Observation(WorkloadState.FAILED, f"exit code {code}")
+            return _failed(f"exit code {code}", replica)
         case _:
-            return Observation(WorkloadState.FAILED, "it was killed while nobody looked")
+            return _failed("it was killed while nobody looked", replica)
+
+
+def _failed(message: str, replica: int) -> Observation:
+    return Observation(WorkloadState.FAILED, message, replica=replica)
 
 
 def _weight(observation: Observation) -> int:

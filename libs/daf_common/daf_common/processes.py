@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from daf_common.workloads import WORKER_ENVIRONMENT
+
 _ZYGOTE = (sys.executable, "-m", "daf_cogames.zygote")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -32,13 +34,6 @@ _MACHINE_VARIABLES = re.compile(
     r"PATH|HOME|USER|LANG|LC_\w+|TZ|TMPDIR|SHELL|VIRTUAL_ENV|LD_LIBRARY_PATH|"
     r"PYTHON(PATH|HASHSEED|UNBUFFERED)|CUDA_\w+|NVIDIA_\w+"
 )
-# One thread each, in libraries that count cores when they are imported; and no CUDA before the fork.
-_WORKER_VARIABLES = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-}
 
 
 class State(Enum):
@@ -81,7 +76,7 @@ class LocalProcesses:
         self._directory = directory
         self._main = main
         self._command = [*_ZYGOTE, *(["--preload", *preload] if preload is not None else [])]
-        self._on_exit = on_exit
+        self._listeners: list[Callable[[str], None]] = [on_exit]
         self._zygote: _Zygote | None = None
         self._starting = asyncio.Lock()
         self._stops: dict[str, asyncio.Task[None]] = {}
@@ -91,7 +86,7 @@ class LocalProcesses:
         async with self._starting:
             if self._zygote is None or self._zygote.ended:
                 self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-                self._zygote = await _Zygote.start(self._command, self._directory / "zygote.log", self._on_exit)
+                self._zygote = await _Zygote.start(self._command, self._directory / "zygote.log", self._tell)
         await self._zygote.wait_ready()
 
     async def start(self, name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -174,6 +169,14 @@ class LocalProcesses:
             await self._zygote.close()
             self._zygote = None
 
+    def listen(self, on_exit: Callable[[str], None]) -> None:
+        """Calls a further function, too, with the name of every process started here that ends."""
+        self._listeners.append(on_exit)
+
+    def _tell(self, name: str) -> None:
+        for listener in self._listeners:
+            listener(name)
+
     async def _kill_later(self, name: str, grace_seconds: float) -> None:
         await asyncio.sleep(grace_seconds)
         process = self.process_id(name)
@@ -209,7 +212,7 @@ class _Zygote:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                env={**environment, **_WORKER_VARIABLES},
+                env={**environment, **WORKER_ENVIRONMENT},
                 start_new_session=True,  # a Ctrl-C in the terminal is for the service
             )
         return cls(process, on_exit)

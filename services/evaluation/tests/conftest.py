@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ import pytest
 
 import daf_statistics.main
 from daf_common.clock import ManualClock
-from daf_common.errors import Unavailable
+from daf_common.errors import FailedPrecondition, Unavailable
 from daf_common.ids import CountedIds
 from daf_common.service import Context, Host
 from daf_common.settings import ServiceSettings
@@ -36,8 +36,18 @@ class NotedBackend:
     printed: dict[tuple[str, int], bytes] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
     reachable: bool = True
+    missing: str = ""
+    on_change: Callable[[str], None] = lambda name: None
+
+    async def check(self) -> None:
+        if self.missing:
+            raise FailedPrecondition(self.missing)
+
+    def watch(self, on_change: Callable[[str], None]) -> None:
+        self.on_change = on_change
 
     async def start(self, workload: Workload) -> None:
+        await self.check()
         if workload.name not in self.started:
             self.started[workload.name] = workload
             self.states[workload.name] = Observation(State.RUNNING)

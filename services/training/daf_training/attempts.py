@@ -43,20 +43,19 @@ def parse_workload_name(name: str) -> tuple[str, int] | None:
     return job_id, int(number)
 
 
-def launch_environment(job: Job, visible_gpus: Sequence[str] | None, counted_gpus: bool) -> Mapping[str, str]:
-    """What starts an attempt's ranks: torchrun's own variables, and the GPUs that they may see.
+def gpu_environment(job: Job, visible_gpus: Sequence[str] | None, counted_gpus: bool) -> Mapping[str, str]:
+    """The GPUs that an attempt's ranks may see.
 
     Args:
         job: the job, with its current attempt.
         visible_gpus: the GPUs of the installation, if they have other names than their numbers.
         counted_gpus: whether jobs get GPUs by number; otherwise the machine itself says which there are.
     """
-    ranks = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(job.compute.workers)}
     if not counted_gpus:
-        return ranks
+        return {}
     names = dict(enumerate(visible_gpus or ()))
     devices = [names.get(gpu, str(gpu)) for gpu in job.gpus]
-    return {**ranks, "CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
 
 
 def admit(job: Job, attempt: int, token: str, rank: int) -> None:
@@ -75,6 +74,20 @@ def admit(job: Job, attempt: int, token: str, rank: int) -> None:
         raise PermissionDenied(f"this is not the token of attempt {attempt} of {job.id}", reason="WRONG_TOKEN")
     if not 0 <= rank < job.compute.workers:
         raise InvalidArgument.field("attempt.rank", f"must be between 0 and {job.compute.workers - 1}, not {rank}")
+
+
+def check_new(job: Job, rank: int) -> None:
+    """Refuses a second process of a rank that has begun to report: what took the place of a lost pod would begin anew,
+    while the other ranks and the reports go on from the first.
+
+    Raises:
+        Aborted: the attempt is over with its first process.
+    """
+    if job.reports.get(rank):
+        raise Aborted(
+            f"rank {rank} of attempt {job.attempt} of {job.id} has been at work already: the next attempt goes on",
+            reason="RANK_REPLACED",
+        )
 
 
 def check_alive(job: Job) -> None:

@@ -26,7 +26,7 @@ from daf_protos.training.v1.training_job_pb2 import (
 )
 from daf_training.attempts import Attempt
 from daf_training.checkpoints import checkpoint_artifacts, done_agent_steps
-from daf_training.jobs import Job, Outcome, Report
+from daf_training.jobs import Job, JobState, Outcome, Report
 from daf_training.logs import clean
 from daf_training.profiles import MAX_WORKERS
 from daf_training.reports import WorkerReport
@@ -46,7 +46,7 @@ def job_message(job: Job) -> TrainingJob:
         cancel_requested=job.cancel_requested,
         attempt=job.attempt,
         creator=job.creator,
-        waiting_for=job.waiting_for,
+        waiting_for=job.waiting_for if job.state in (JobState.PENDING, JobState.STARTING) else "",
         revision=job.revision,
         create_time=to_timestamp(job.create_time),
     )

@@ -101,7 +101,7 @@ class Job:
     reports: Mapping[int, int] = field(default_factory=dict)
     """By rank, the sequence number of the last report of the current attempt that was taken."""
     waiting_for: str = ""
-    """While it waits, what for, in words."""
+    """While it waits or starts, what for, in words; while it runs, what is about to end it from outside."""
     log_bytes: int = 0
     failure: Failure | None = None
     progress: bytes = field(default=b"", repr=False)
@@ -132,6 +132,8 @@ class Seen:
 
     workload: Observation | None = None
     """The current or, for a waiting job, the last attempt's workload; None if the backend knows none."""
+    refused: str = ""
+    """Why the current attempt's workload could not be started when that was last tried."""
     last_lines: str = ""
     """For a workload that has ended, the end of what it printed."""
     admission: Granted | Held | None = None
@@ -236,10 +238,14 @@ def _decide_waiting(job: Job, seen: Seen, now: datetime) -> Job:
 
 def _decide_attempt(job: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[Action]]:
     if seen.workload is not None and seen.workload.state is State.RUNNING:
+        if job.waiting_for != seen.workload.waiting:
+            return replace(job, waiting_for=seen.workload.waiting), ()
         return job, (Action.STOP_WORKLOAD,) if job.cancel_requested else ()
     if job.cancel_requested:
         return _end(job, JobState.CANCELLED, Failure(CANCELLED, "the job was cancelled"), now), ()
     if seen.workload is None and job.state is JobState.STARTING and not job.reports:
+        if job.waiting_for != seen.refused:
+            return replace(job, waiting_for=seen.refused), ()
         return job, (Action.START_WORKLOAD,)
     how = (seen.workload.message or "exit code 0") if seen.workload else "it is gone"
     message = f"the worker ended without a report ({how})"
@@ -259,7 +265,8 @@ def _finish(job: Job, outcome: Outcome, rank: int, now: datetime) -> Job:
     if job.cancel_requested:
         return _end(job, JobState.CANCELLED, Failure(CANCELLED, "the job was cancelled"), now)
     if not outcome.failure:
-        failure = Failure(PREEMPTED, "the worker was asked to end, though nobody had cancelled the job")
+        why = f": {job.waiting_for}" if job.waiting_for else ""
+        failure = Failure(PREEMPTED, f"the worker was asked to end, though nobody had cancelled the job{why}")
         return _fail(job, failure, now)
     return _fail(job, outcome.failure, now)
 

@@ -21,6 +21,7 @@ from daf_protos.training.v1 import catalog_service_pb2, training_service_pb2, wo
 from daf_protos.training.v1.catalog_service_pb2_grpc import add_CatalogServiceServicer_to_server
 from daf_protos.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from daf_protos.training.v1.worker_service_pb2_grpc import add_TrainingWorkerServiceServicer_to_server
+from daf_training.attempts import parse_workload_name
 from daf_training.catalog_servicer import CatalogServicer
 from daf_training.jobs import Action, Job, Seen
 from daf_training.reconciler import JobController
@@ -48,7 +49,7 @@ class Training:
         self._sweeper = Sweeper(store, backend, artifacts, clock)
         self._forgetter = Forgetter(store, clock)
         self._servicer = TrainingServicer(
-            store, artifacts, statistics, self._watcher, settings, clock, context.ids, self._enqueue
+            store, artifacts, statistics, self._watcher, settings, backend, clock, context.ids, self._enqueue
         )
         self._worker_servicer = TrainingWorkerServicer(store, artifacts, statistics, settings, clock, self._enqueue)
 
@@ -66,6 +67,7 @@ class Training:
     async def start(self) -> None:
         """See `Service.start`."""
         self._watcher.start()
+        self._backend.watch(self._look_again)
         self._counts.start()
         self._reconciler.start()
         self._sweeper.start()
@@ -86,6 +88,10 @@ class Training:
 
     def _enqueue(self, *job_ids: str) -> None:
         self._reconciler.enqueue(*job_ids)
+
+    def _look_again(self, workload: str) -> None:
+        if attempt := parse_workload_name(workload):
+            self._enqueue(attempt[0])
 
 
 def build(context: Context, backend: Backend) -> Training:

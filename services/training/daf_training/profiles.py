@@ -32,6 +32,8 @@ class Profile:
     cpus: int
     memory_gib: float
     gpus: int
+    workers_per_machine: int = 1
+    """How many may share a machine, where jobs run on several."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where no job could use it."""
@@ -42,6 +44,7 @@ class Profile:
             "environments": (1, MAX_ENVIRONMENTS),
             "cpus": (1, 1024),
             "gpus": (0, 64),
+            "workers_per_machine": (1, 64),
         }
         for field, (low, high) in bounds.items():
             if not low <= (value := getattr(self, field)) <= high:
@@ -54,13 +57,19 @@ class Profile:
         """What all workers together take."""
         return Resources(self.workers * self.cpus, self.workers * self.memory_gib, self.workers * self.gpus)
 
+    @property
+    def shared_by(self) -> int:
+        """How many workers get a machine together: as many on each."""
+        most = min(self.workers, self.workers_per_machine)
+        return next(number for number in range(most, 0, -1) if self.workers % number == 0)
+
 
 CPU_SMALL = Profile("cpu-small", workers=1, environments=16, cpus=1, memory_gib=2, gpus=0)
 
 BUILT_IN = (
     CPU_SMALL,
     Profile("gpu-1", workers=1, environments=256, cpus=8, memory_gib=32, gpus=1),
-    Profile("gpu-8x2", workers=16, environments=256, cpus=8, memory_gib=32, gpus=1),
+    Profile("gpu-8x2", workers=16, environments=256, cpus=8, memory_gib=32, gpus=1, workers_per_machine=8),
 )
 """Those of every installation, unless it defines others of the same names. `gpu-8x2` is two machines of eight GPUs."""
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from daf_common.store import Transaction
 from daf_training.admission import Capacity, Granted, Held, Holding, Waiting, admit, behind
 from daf_training.jobs import OCCUPYING, Job, JobState
-from daf_training.profiles import Profile
+from daf_training.rows import to_profile
 from daf_training.tables import JOBS
 
 FRONT = 64
@@ -55,10 +55,10 @@ def next_jobs(tx: Transaction, capacity: Capacity) -> list[str]:
 
 
 def _admit_front(tx: Transaction, capacity: Capacity) -> Mapping[str, Granted | Held]:
-    queue = [Waiting(row.id, Profile(**row.compute).needs) for row in tx.execute(_WAITING)]
+    queue = [Waiting(row.id, to_profile(row.compute).needs) for row in tx.execute(_WAITING)]
     if not queue:  # mostly so: then it does not matter who holds what
         return {}
-    held = [Holding(Profile(**row.compute).needs, tuple(row.gpus)) for row in tx.execute(_HELD)]
+    held = [Holding(to_profile(row.compute).needs, tuple(row.gpus)) for row in tx.execute(_HELD)]
     return admit(queue, held, capacity)
 
 

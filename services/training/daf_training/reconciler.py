@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from daf_common import names
 from daf_common.clock import Clock
-from daf_common.errors import Unavailable
+from daf_common.errors import FailedPrecondition, Unavailable
 from daf_common.ids import Ids
 from daf_common.store import Store
-from daf_common.workloads import Backend, Observation, State, Workload
+from daf_common.workloads import Backend, Observation, Ranks, Resources, State, Workload
 from daf_training import jobs, queue_store, store
 from daf_training.admission import Granted, Held
-from daf_training.attempts import launch_environment, workload_name
+from daf_training.attempts import gpu_environment, workload_name
 from daf_training.capacity import visible_gpus
 from daf_training.jobs import Action, Job, JobState, Seen
 from daf_training.logs import last_lines
 from daf_training.settings import TrainingSettings
+
+log = logging.getLogger(__name__)
 
 
 class JobController:
@@ -37,6 +40,8 @@ class JobController:
         self._clock, self._ids, self._enqueue = clock, ids, enqueue
         self._capacity = settings.capacity()
         self._admissions: Mapping[str, Granted | Held] = {}  # of the batch at hand
+        self._refused: dict[str, str] = {}
+        """Workloads that could not be started when that was last tried, and why."""
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`."""
@@ -56,6 +61,8 @@ class JobController:
                 workloads = await self._backend.observe()
             except Unavailable:
                 workloads = None
+            except FailedPrecondition as error:
+                return {key: _see_nothing(job, error.message) for key, job in rows.items()}
         seen = {}
         for key, job in rows.items():
             if job.state is JobState.PENDING and (workloads is not None or not job.attempt):
@@ -77,8 +84,9 @@ class JobController:
     async def _see_workload(self, job: Job, workloads: Mapping[str, Observation]) -> Seen:
         name = workload_name(job.id, job.attempt)
         workload = workloads.get(name)
-        ended = workload is not None and workload.state is not State.RUNNING
-        return Seen(workload=workload, last_lines=last_lines(await self._backend.logs(name)) if ended else "")
+        if workload is None or workload.state is State.RUNNING:
+            return Seen(workload=workload, refused=self._refused.get(name, ""))
+        return Seen(workload=workload, last_lines=last_lines(await self._backend.logs(name, workload.replica)))
 
     def decide(self, row: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[Action]]:
         """See `Controller.decide`."""
@@ -95,9 +103,27 @@ class JobController:
         name = workload_name(row.id, row.attempt)
         match action:
             case Action.START_WORKLOAD:
-                await self._backend.start(Workload(name, "train", self._environment(row)))
+                await self._start(row, name)
             case Action.STOP_WORKLOAD:
                 await self._backend.stop(name, self._settings.cancel_grace_seconds)
+
+    async def _start(self, job: Job, name: str) -> None:
+        compute = job.compute
+        workload = Workload(
+            name,
+            "train",
+            self._environment(job),
+            ranks=Ranks(compute.workers, compute.shared_by),
+            resources=Resources(compute.cpus, compute.memory_gib, compute.gpus),
+            profile=compute.name,
+        )
+        try:
+            await self._backend.start(workload)
+        except FailedPrecondition as error:  # somebody has to do something: the job says what, and it is tried again
+            log.warning("%s cannot be started: %s", name, error)
+            self._refused[name] = error.message
+        else:
+            self._refused.pop(name, None)
 
     def _environment(self, job: Job) -> dict[str, str]:
         return {
@@ -105,5 +131,10 @@ class JobController:
             "DAF_TRAINING_JOB": names.TRAINING_JOB.format(job.id),
             "DAF_ATTEMPT": str(job.attempt),
             "DAF_TOKEN": job.token,
-            **launch_environment(job, visible_gpus(os.environ), counted_gpus=self._capacity.gpus is not None),
+            **gpu_environment(job, visible_gpus(os.environ), counted_gpus=self._capacity.gpus is not None),
         }
+
+
+def _see_nothing(job: Job, why: str) -> Seen:
+    """Of a backend that lacks something: its workloads are taken to live, since nothing says that they do not."""
+    return Seen(workload=Observation(State.RUNNING, waiting=why)) if job.attempt and not job.ended else Seen()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +13,8 @@ from daf_common.times import utc
 from daf_training.attempts import Attempt
 from daf_training.jobs import Job, JobState
 from daf_training.profiles import Profile
+
+_PROFILE_FIELDS = frozenset(field.name for field in fields(Profile))
 
 
 def job_columns(job: Job) -> dict[str, Any]:
@@ -30,7 +32,7 @@ def job_columns(job: Job) -> dict[str, Any]:
 
 def submitted_columns(job: Job) -> dict[str, Any]:
     """What changes only where a user resumes a job, as values of its columns."""
-    return {"spec": job.spec, "compute": asdict(job.compute)}
+    return {"spec": job.spec, "compute": _compute_column(job.compute)}
 
 
 def changing_columns(job: Job) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def to_job(row: sa.Row[Any]) -> Job:
         spec=bytes(row.spec),
         create_time=utc(row.create_time),
         creator=row.creator,
-        compute=Profile(**row.compute),
+        compute=to_profile(row.compute),
         queue_number=row.queue_number,
         max_restarts=row.max_restarts,
         restarts=row.restarts,
@@ -91,6 +93,11 @@ def to_job(row: sa.Row[Any]) -> Job:
     )
 
 
+def to_profile(column: Mapping[str, Any]) -> Profile:
+    """A job's compute as its column holds it; what a later version may have added is not for this one."""
+    return Profile(**{name: value for name, value in column.items() if name in _PROFILE_FIELDS})
+
+
 def to_attempt(row: sa.Row[Any]) -> Attempt:
     """A row of `attempts`."""
     return Attempt(
@@ -104,6 +111,12 @@ def to_attempt(row: sa.Row[Any]) -> Attempt:
         failure=_failure(row),
         end_time=utc(row.end_time) if row.end_time else None,
     )
+
+
+def _compute_column(profile: Profile) -> Mapping[str, Any]:
+    """Without what is as it was before there was the field: a version that does not know it can read the row, too."""
+    added = {"workers_per_machine"} if profile.workers_per_machine == 1 else set()
+    return {name: value for name, value in asdict(profile).items() if name not in added}
 
 
 def _failure(row: sa.Row[Any]) -> Failure | None:

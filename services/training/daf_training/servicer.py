@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
@@ -12,10 +13,11 @@ from daf_common import ids, names, pages
 from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import FailedPrecondition, InvalidArgument
+from daf_common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from daf_common.requests import once
 from daf_common.store import Store, Transaction
 from daf_common.watch import Watcher
+from daf_common.workloads import Backend
 from daf_protos.statistics.v1.statistics_service_pb2 import DeleteNumbersRequest
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_protos.training.v1 import training_service_pb2 as pb
@@ -50,13 +52,14 @@ class TrainingServicer(TrainingServiceServicer):
         statistics: StatisticsServiceStub,
         watcher: Watcher,
         settings: TrainingSettings,
+        backend: Backend,
         clock: Clock,
         new_ids: ids.Ids,
         enqueue: Callable[..., None],
     ) -> None:
         self._store, self._artifacts, self._statistics, self._watcher = database, artifacts, statistics, watcher
         self._profiles, self._capacity = settings.profiles(), settings.capacity()
-        self._clock, self._ids, self._enqueue = clock, new_ids, enqueue
+        self._backend, self._clock, self._ids, self._enqueue = backend, clock, new_ids, enqueue
 
     async def CreateTrainingJob(
         self, request: pb.CreateTrainingJobRequest, context: Context
@@ -67,6 +70,8 @@ class TrainingServicer(TrainingServiceServicer):
         check_fits(compute, self._capacity)
         job_id = names.new_id(request.job_id, "job", self._ids, "job_id")
         await self._check_artifacts(request.spec)
+        with contextlib.suppress(Unavailable):  # then the job waits until there is an answer
+            await self._backend.check()
         if request.validate_only:
             name = names.TRAINING_JOB.format(job_id) if request.job_id else ""
             return pb.CreateTrainingJobResponse(training_job=TrainingJob(name=name, spec=request.spec))

@@ -20,7 +20,7 @@ from daf_protos.training.v1 import worker_service_pb2 as pb
 from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingSpec
 from daf_protos.training.v1.worker_service_pb2_grpc import TrainingWorkerServiceServicer
 from daf_training import checkpoint_store, store
-from daf_training.attempts import admit, check_alive
+from daf_training.attempts import admit, check_alive, check_new
 from daf_training.checkpoints import checkpoint_artifacts
 from daf_training.convert import metrics_request, report_of, says_nothing
 from daf_training.jobs import OCCUPYING, Job
@@ -53,6 +53,7 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
         """See the proto."""
         job = await self._admit(request.attempt)
         check_alive(job)
+        check_new(job, request.attempt.rank)
         spec = resolve_spec(TrainingSpec.FromString(job.spec), job.compute)
         resume = await self._resumable(job)
         wanted = [artifact for _, artifact in artifacts_of(spec)]

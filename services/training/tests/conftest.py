@@ -15,7 +15,7 @@ import daf_training.main
 from daf_common.artifacts import ArtifactStore
 from daf_common.channel import connect, raising, streaming
 from daf_common.clock import ManualClock
-from daf_common.errors import Unavailable
+from daf_common.errors import FailedPrecondition, Unavailable
 from daf_common.ids import CountedIds
 from daf_common.service import Context, Host
 from daf_common.settings import ServiceSettings
@@ -50,9 +50,20 @@ class Machines:
         self.stopped: list[str] = []
         self.reachable = True
         self.looked_in_vain = 0
-        self.on_end: Callable[[str], None] = lambda job_id: None
+        self.on_change: Callable[[str], None] = lambda name: None
+        self.missing = ""
+        self.refuses = ""
+
+    async def check(self) -> None:
+        if self.missing:
+            raise FailedPrecondition(self.missing)
+
+    def watch(self, on_change: Callable[[str], None]) -> None:
+        self.on_change = on_change
 
     async def start(self, workload: Workload) -> None:
+        if self.refuses:
+            raise FailedPrecondition(self.refuses)
         if workload.name not in self.started:
             self.started[workload.name] = workload
             self.states[workload.name] = Observation(State.RUNNING)
@@ -77,7 +88,11 @@ class Machines:
     def end(self, name: str, state: State, message: str = "", printed: bytes = b"") -> None:
         self.printed[name] = printed
         self.states[name] = Observation(state, message)
-        self.on_end(name.rpartition("-a")[0])
+        self.on_change(name)
+
+    def see(self, name: str, waiting: str) -> None:
+        self.states[name] = Observation(State.RUNNING, waiting=waiting)
+        self.on_change(name)
 
 
 class Stack:
@@ -100,7 +115,6 @@ class Stack:
         context = Context(ServiceSettings(**self.settings.model_dump()), self.clock, CountedIds())
         context.settings = self.settings
         self.training = daf_training.main.build(context, self.machines)
-        self.machines.on_end = self.training._enqueue  # instead of waiting until it looks by itself
         self._host = Host(context, [daf_statistics.main.build(context), self.training])
         await self._host.start()
         self.channel: grpc.aio.Channel = connect(self.address)

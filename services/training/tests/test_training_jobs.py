@@ -16,7 +16,7 @@ from daf_common.workloads import Observation, State
 from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingProgress, TrainingSpec
 from daf_training import jobs, logs
 from daf_training.admission import Granted, Held
-from daf_training.attempts import admit, check_alive, launch_environment, parse_workload_name, workload_name
+from daf_training.attempts import admit, check_alive, check_new, gpu_environment, parse_workload_name, workload_name
 from daf_training.checkpoints import Retention
 from daf_training.jobs import (
     ALLOWED,
@@ -79,6 +79,29 @@ def test_a_workload_that_has_reported_is_not_started_again_under_its_name() -> N
     reported = job(JobState.STARTING, reports={0: 1})  # a second one would number its reports from 1, too
     lost, actions = decide(reported, Seen(), NOW)
     assert (lost.state, actions) == (JobState.FAILED, ())
+
+
+def test_a_starting_job_says_what_its_workload_waits_for() -> None:
+    unseen, waiting = (
+        Seen(refused="there is no operator"),
+        Seen(Observation(State.RUNNING, waiting="no node has 8 GPUs")),
+    )
+    refused, actions = decide(job(JobState.STARTING), unseen, NOW)
+    assert (refused.waiting_for, actions) == ("there is no operator", ())
+    assert decide(refused, unseen, NOW) == (refused, (Action.START_WORKLOAD,))  # said once, tried for ever
+    starting, actions = decide(refused, waiting, NOW)
+    assert (starting.waiting_for, actions) == ("no node has 8 GPUs", ())
+    assert decide(starting, waiting, NOW) == (starting, ())
+    assert decide(starting, Seen(RUNNING), NOW)[0].waiting_for == ""
+
+
+def test_an_attempt_that_is_ended_from_outside_says_by_what() -> None:
+    evicted, _ = decide(
+        job(JobState.RUNNING), Seen(Observation(State.RUNNING, waiting="the pod is being evicted")), NOW
+    )
+    ended = take_report(evicted, Report(1, outcome=Outcome(stopped=True)), NOW)
+    assert ended.failure is not None
+    assert ended.failure.message.endswith("nobody had cancelled the job: the pod is being evicted")
 
 
 def test_a_lost_attempt_is_repeated_as_often_as_allowed_and_goes_on_where_it_was() -> None:
@@ -293,6 +316,13 @@ def test_only_the_holder_of_the_token_speaks_for_an_attempt() -> None:
     assert "secret" not in repr(running)
 
 
+def test_a_rank_that_has_begun_cannot_be_replaced() -> None:
+    begun = job(JobState.RUNNING, reports={1: 3}, compute=replace(CPU_SMALL, workers=2))
+    check_new(begun, 0)
+    with pytest.raises(Aborted, match="rank 1 of attempt 1 of j has been at work already"):
+        check_new(begun, 1)
+
+
 @pytest.mark.parametrize("state", JobState)
 def test_an_attempt_is_over_once_its_job_waits_again_or_has_ended(state: JobState) -> None:
     if state in OCCUPYING:
@@ -301,14 +331,13 @@ def test_an_attempt_is_over_once_its_job_waits_again_or_has_ended(state: JobStat
         check_alive(job(state))
 
 
-def test_ranks_are_started_as_torchrun_starts_them_with_the_gpus_that_the_job_was_granted() -> None:
+def test_ranks_see_the_gpus_that_the_job_was_granted() -> None:
     granted = job(JobState.STARTING, gpus=(0, 2), compute=replace(CPU_SMALL, workers=2, gpus=1))
-    ranks = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2"}
-    assert launch_environment(granted, None, counted_gpus=False) == ranks
-    assert launch_environment(granted, None, counted_gpus=True) == {**ranks, "CUDA_VISIBLE_DEVICES": "0,2"}
-    named = launch_environment(granted, ["5", "6", "GPU-abc"], counted_gpus=True)
-    assert named == {**ranks, "CUDA_VISIBLE_DEVICES": "5,GPU-abc"}
-    assert launch_environment(job(), None, counted_gpus=True)["CUDA_VISIBLE_DEVICES"] == ""  # none means none
+    assert gpu_environment(granted, None, counted_gpus=False) == {}
+    assert gpu_environment(granted, None, counted_gpus=True) == {"CUDA_VISIBLE_DEVICES": "0,2"}
+    named = gpu_environment(granted, ["5", "6", "GPU-abc"], counted_gpus=True)
+    assert named == {"CUDA_VISIBLE_DEVICES": "5,GPU-abc"}
+    assert gpu_environment(job(), None, counted_gpus=True)["CUDA_VISIBLE_DEVICES"] == ""  # none means none
 
 
 @pytest.mark.parametrize(

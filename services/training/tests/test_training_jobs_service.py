@@ -184,6 +184,32 @@ async def test_machines_out_of_reach_fail_nothing(stack: Stack) -> None:
     await stack.until_state("j", "SUCCEEDED")
 
 
+async def test_what_a_workload_waits_for_is_shown(stack: Stack) -> None:
+    await stack.create("j")
+    await stack.started("j")
+    stack.machines.see("j-a1", "its image cannot be pulled")
+    async for response in streaming(stack.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(name="trainingJobs/j"))):
+        if response.training_jobs and response.training_jobs[-1].waiting_for:
+            break
+    assert response.training_jobs[-1].waiting_for == "its image cannot be pulled"
+
+
+async def test_a_backend_that_lacks_something_takes_no_jobs_and_those_that_are_there_say_why(stack: Stack) -> None:
+    stack.machines.refuses = "install the operator"
+    await stack.create("j")
+    async for response in streaming(stack.jobs.WatchTrainingJobs(pb.WatchTrainingJobsRequest(name="trainingJobs/j"))):
+        if response.training_jobs and response.training_jobs[-1].waiting_for:
+            break
+    assert response.training_jobs[-1].waiting_for == "install the operator"
+
+    stack.machines.missing = "install the operator"
+    with pytest.raises(FailedPrecondition, match="install the operator"):
+        await stack.create("k")
+
+    stack.machines.missing = stack.machines.refuses = ""
+    await stack.started("j")
+
+
 async def test_a_worker_that_fails_says_why(stack: Stack) -> None:
     await stack.create("j", max_restarts=3)
     attempt = await stack.started("j")

@@ -11,7 +11,7 @@ import pytest
 from daf_common.channel import connect_blocking, raising, streaming
 from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
-from daf_common.workloads import State
+from daf_common.workloads import Ranks, State
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
@@ -185,8 +185,7 @@ async def test_every_rank_reports_and_rank_0_for_all(stack: Stack) -> None:
     zero, one = await stack.started("j"), await stack.started("j", rank=1)
     workload = stack.machines.started["j-a1"]
     assert workload.replicas == 1
-    assert workload.environment["PET_NPROC_PER_NODE"] == "2"
-    assert workload.environment["PET_NNODES"] == "1"
+    assert workload.ranks == Ranks(2, per_machine=1)
     assert workload.environment["CUDA_VISIBLE_DEVICES"] == ""
     for rank in (zero, one):
         assignment = await stack.assignment(rank)

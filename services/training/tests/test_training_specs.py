@@ -198,6 +198,12 @@ def test_a_job_asks_for_its_profile_unless_it_says_otherwise() -> None:
     assert own == Profile("cpu-small", workers=3, environments=4, cpus=1, memory_gib=2, gpus=0)
 
 
+@pytest.mark.parametrize(("workers", "most", "shared_by"), [(16, 8, 8), (4, 8, 4), (6, 4, 3), (7, 4, 1), (1, 1, 1)])
+def test_every_machine_gets_as_many_workers(workers: int, most: int, shared_by: int) -> None:
+    profile = Profile("big", workers, environments=8, cpus=2, memory_gib=1, gpus=0, workers_per_machine=most)
+    assert profile.shared_by == shared_by
+
+
 def test_an_installation_has_its_own_profiles() -> None:
     big = Profile("big", workers=4, environments=8, cpus=2, memory_gib=1, gpus=0)
     small = Profile("cpu-small", workers=2, environments=8, cpus=1, memory_gib=1, gpus=0)
