@@ -7,7 +7,8 @@ from typing import Any, Self, cast
 
 import grpc
 
-from daf_common.channel import blocking_errors, blocking_stream, connect_blocking
+from daf.endpoint import Endpoint
+from daf_common.channel import bare_channel, blocking_errors, blocking_stream, connect_blocking
 from daf_protos.deployment.v1.artifact_service_pb2_grpc import ArtifactServiceStub
 from daf_protos.deployment.v1.deployment_service_pb2_grpc import DeploymentServiceStub
 from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
@@ -24,14 +25,18 @@ _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse(status=SERVING)
 class Client:
     """The services of one installation. Their calls raise `daf_common.errors.DafError`. Safe to share by threads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, endpoint: Endpoint | str) -> None:
         """Opens no connection yet.
 
         Args:
-            address: `unix:PATH` or `HOST:PORT`, under which all services are found.
+            endpoint: where all services are found, or its address alone where no token and no authority of one's own
+                is needed.
+
+        Raises:
+            InvalidArgument: it is no address.
         """
-        self.address = address
-        self._channel = connect_blocking(address)
+        self.endpoint = _endpoint(endpoint)
+        self._channel = connect_blocking(self.endpoint.target, self.endpoint.tls, self.endpoint.token)
         self.scheduler = _raising(SchedulerServiceStub, self._channel)
         self.training = _raising(TrainingServiceStub, self._channel)
         self.catalog = _raising(CatalogServiceStub, self._channel)
@@ -41,6 +46,11 @@ class Client:
         self.scoring = _raising(ScoringServiceStub, self._channel)
         self.deployment = _raising(DeploymentServiceStub, self._channel)
         self.artifacts = _raising(ArtifactServiceStub, self._channel)
+
+    @property
+    def address(self) -> str:
+        """Where the services are."""
+        return self.endpoint.address
 
     def close(self) -> None:
         """Closes the connection; streams end."""
@@ -53,9 +63,10 @@ class Client:
         self.close()
 
 
-def is_serving(address: str, timeout_seconds: float = 1.0) -> bool:
-    """Whether something answers at an address and says that it serves."""
-    with grpc.insecure_channel(address) as channel:
+def is_serving(endpoint: Endpoint | str, timeout_seconds: float = 1.0) -> bool:
+    """Whether something answers there and says that it serves. No token is asked for, and none is sent."""
+    found = _endpoint(endpoint)
+    with bare_channel(found.target, found.tls) as channel:
         check: grpc.UnaryUnaryMultiCallable[None, bytes] = channel.unary_unary(
             "/grpc.health.v1.Health/Check", request_serializer=lambda _: b"", response_deserializer=bytes
         )
@@ -91,6 +102,10 @@ class Stream[T]:
     def cancel(self) -> None:
         """Ends the stream."""
         self._call.cancel()
+
+
+def _endpoint(given: Endpoint | str) -> Endpoint:
+    return Endpoint(given) if isinstance(given, str) else given
 
 
 class _Raising:

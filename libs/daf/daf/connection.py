@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from daf.client import Client
-from daf.contexts import current_address
+from daf.contexts import current_endpoint
 from daf.embedded import EmbeddedStack
 from daf.home import home
 
@@ -21,9 +21,9 @@ def connect(notice: Callable[[str], None] = log.info) -> Client:
         notice: told when the stack is started.
 
     Raises:
-        DafError: there is no such context, or the stack does not start.
+        DafError: there is no such context, what it says cannot be, or the stack does not start.
     """
-    return Client(current_address() or EmbeddedStack(home()).ensure(notice))
+    return Client(current_endpoint() or EmbeddedStack(home()).ensure(notice))
 
 
 def given_or_connected(client: Client | None) -> AbstractContextManager[Client]:

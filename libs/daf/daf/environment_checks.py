@@ -81,10 +81,10 @@ def daf_check_environment(
     look("packages", daf_check_dependencies)
     look("services", partial(check_services, client))
     with ExitStack() as stack:
-        address = client.address if client is not None else services_in_use()
+        endpoint = client.endpoint if client is not None else services_in_use()
         services = client
-        if services is None and address:
-            services = stack.enter_context(Client(address))
+        if services is None and endpoint:
+            services = stack.enter_context(Client(endpoint))
         wanted = [*missions, *(planned.mission_files if planned is not None else ())]
         if planned is not None and services is not None:
             look("run", partial(check_planned_run, services, planned))
@@ -93,8 +93,8 @@ def daf_check_environment(
             result.add_warning("run", "the services have not looked at it: none run; `daf up` starts them")
         if wanted:
             look("missions", partial(daf_check_mission_configs, wanted, client=services))
-    if address and not address.startswith("unix:"):
-        result.add_warning("machine", f"not looked at: experiments run at {address}")
+    if endpoint and endpoint.host_and_port:
+        result.add_warning("machine", f"not looked at: experiments run at {endpoint.address}")
     else:
         if check_disk:
             look("disk", partial(daf_check_disk_space, home(), run=planned))

@@ -272,7 +272,12 @@ def test_contexts_are_kept(daf: Daf, services: Any) -> None:
     daf("context", "add", "here", services.address, "--use")
 
     assert "* here" in daf("context", "list").out
-    assert daf("status", "--json").json() == {"context": "here", "state": "running", "address": services.address}
+    assert daf("status", "--json").json() == {
+        "context": "here",
+        "state": "running",
+        "address": services.address,
+        "problem": "",
+    }
     assert daf("--context", "embedded", "status", "--json").json()["state"] == "stopped"
     assert daf("--context", "none", "missions").code == 4
     assert daf("context", "remove", "here").code == 0

@@ -294,7 +294,7 @@ def test_machines_that_will_not_run_anything_are_not_looked_at(home: Path) -> No
     with Client("127.0.0.1:1") as away:
         result = daf_check_environment(client=away)
 
-    assert "nothing serves at 127.0.0.1:1" in result.errors[0]
+    assert "nothing answers at 127.0.0.1:1" in result.errors[0]
     assert found(result, "machine").message == "not looked at: experiments run at 127.0.0.1:1"
     assert not {"disk", "memory", "cuda"} & {check.name for check in result.checks}
 

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
+from daf_common.auth import Tokens, authentication
 from daf_common.channel import REQUEST_ID_KEY
 from daf_common.errors import DafError, Internal, InvalidArgument, Unavailable, Unimplemented
 from daf_common.faults import FAULTS, InjectedFault
@@ -79,13 +80,15 @@ def faults(call: Call) -> Any:
     FAULTS.inject(f"{call.method}.after")
 
 
-STEPS: tuple[Step, ...] = (telemetry, request_id, errors, faults)
+def create_steps(tokens: Tokens | None) -> tuple[Step, ...]:
+    """All steps, in their order. With tokens, only callers that have one are served."""
+    return telemetry, request_id, errors, authentication(tokens), faults
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
     """Runs the steps around every call."""
 
-    def __init__(self, steps: tuple[Step, ...] = STEPS) -> None:
+    def __init__(self, steps: tuple[Step, ...]) -> None:
         self._steps = steps
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
@@ -140,10 +143,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return make(streaming if handler.response_streaming else unary, None, handler.response_serializer)
 
 
-def create_server(address: str, steps: tuple[Step, ...] = STEPS) -> tuple[grpc.aio.Server, int]:
+def create_server(address: str, tokens: Tokens | None = None) -> tuple[grpc.aio.Server, int]:
     """A server that listens on `unix:PATH` or `HOST:PORT` once started; returns it with its port (1 for a socket)."""
     server = grpc.aio.server(
-        interceptors=[Interceptor(steps)],
+        interceptors=[Interceptor(create_steps(tokens))],
         options=(
             ("grpc.max_receive_message_length", 4 << 20),
             ("grpc.so_reuseport", 0),

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import grpc
@@ -15,8 +16,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from daf_common.auth import create_tokens
 from daf_common.channel import connect
 from daf_common.clock import Clock, SystemClock
+from daf_common.credentials import TokenFile
+from daf_common.errors import InvalidArgument
 from daf_common.ids import Ids, RandomIds
 from daf_common.metrics_server import MetricsServer
 from daf_common.rpc_metrics import measured_calls
@@ -60,8 +64,16 @@ class Context:
         """The channel to another service, by its short name, for example `statistics`."""
         address: str = getattr(self.settings, f"{service}_address")
         if address not in self._channels:
-            self._channels[address] = connect(address, REQUEST_ID.get, interceptors=measured_calls())
+            self._channels[address] = connect(address, REQUEST_ID.get, self._token(), measured_calls())
         return self._channels[address]
+
+    def _token(self) -> Callable[[], str] | None:
+        if not self.settings.token_file:
+            return None
+        try:
+            return TokenFile(Path(self.settings.token_file)).token
+        except InvalidArgument as error:
+            raise InvalidArgument.field("DAF_TOKEN_FILE", error.violations[0].message) from None
 
     async def close(self) -> None:
         """Closes all channels."""
@@ -73,7 +85,8 @@ class Host:
 
     def __init__(self, context: Context, services: Sequence[Service]) -> None:
         self._context, self._services = context, services
-        self._server, self.port = create_server(context.settings.listen)
+        tokens = create_tokens(context.settings, context.clock)
+        self._server, self.port = create_server(context.settings.listen, tokens)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = [name for service in services for name in service.register(self._server)]

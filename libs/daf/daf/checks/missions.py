@@ -38,8 +38,8 @@ def daf_check_mission_configs(missions: Iterable[str], *, client: Client | None 
     try:
         if client is not None:
             _ask_services(client, names, result)
-        elif address := services_in_use():
-            with Client(address) as found:
+        elif endpoint := services_in_use():
+            with Client(endpoint) as found:
                 _ask_services(found, names, result)
         else:
             _ask_catalog(names, result)

@@ -6,8 +6,10 @@ from daf.checks.planned_run import PlannedRun
 from daf.checks.result import EnvironmentCheckResult
 from daf.client import Client, is_serving
 from daf.config import DAFTrainingConfig
-from daf.contexts import current_address
+from daf.contexts import current_endpoint
+from daf.diagnosis import why_refused, why_unreachable
 from daf.embedded import EmbeddedStack, StackState
+from daf.endpoint import Endpoint
 from daf.home import home
 from daf.sweeps import create_sweep
 from daf.training_jobs import create_training_job
@@ -16,26 +18,30 @@ from daf_common.errors import DafError
 _SECONDS = 3.0
 
 
-def services_in_use() -> str:
-    """The address of the services of the context in use, if they run; they are not started."""
-    address = current_address() or EmbeddedStack(home()).address
-    return address if address and is_serving(address, timeout_seconds=_SECONDS) else ""
+def services_in_use() -> Endpoint | None:
+    """The services of the context in use, if they run; they are not started."""
+    endpoint = current_endpoint()
+    if endpoint is None and (address := EmbeddedStack(home()).address):
+        endpoint = Endpoint(address)
+    return endpoint if endpoint and is_serving(endpoint, timeout_seconds=_SECONDS) else None
 
 
 def check_services(client: Client | None = None) -> EnvironmentCheckResult:
-    """Looks whether the services can be reached: those of a client, or of the context in use."""
+    """Looks whether the services can be reached and serve us: those of a client, or of the context in use."""
     result = EnvironmentCheckResult()
-    address = client.address if client is not None else current_address()
-    if address is None:
+    endpoint = client.endpoint if client is not None else current_endpoint()
+    if endpoint is None:
         stack = EmbeddedStack(home())
         if (state := stack.state()) is StackState.RUNNING:
             result.add_check("services", True, info=f"the embedded stack runs at {stack.address}")
         else:
             result.add_warning("services", f"the embedded stack is {state.value}; it starts when it is needed")
-    elif is_serving(address, timeout_seconds=_SECONDS):
-        result.add_check("services", True, info=f"reached at {address}")
+    elif not is_serving(endpoint, timeout_seconds=_SECONDS):
+        result.add_error("services", why_unreachable(endpoint))
+    elif refusal := why_refused(endpoint):
+        result.add_error("services", refusal)
     else:
-        result.add_error("services", f"nothing serves at {address}")
+        result.add_check("services", True, info=f"reached at {endpoint.address}")
     return result
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from daf_common.errors import DafError, Internal, InvalidArgument, Unavailable, Unimplemented
 
 _DEBUG = "DAF_DEBUG=1 shows where it comes from"
+_NO_CONNECTION = ("failed to connect", "errors resolving")
+_NO_STACK = "nothing answers at the address of the embedded stack"
 
 
 def exit_code_of(error: Exception) -> int:
@@ -32,12 +34,14 @@ def exit_code_of(error: Exception) -> int:
 
 def _unreachable(error: DafError) -> str:
     """What to say where nothing is at the address: gRPC's own words are long."""
-    if not isinstance(error, Unavailable) or "failed to connect" not in error.message:
+    if not isinstance(error, Unavailable) or not error.message.startswith(_NO_CONNECTION):
         return ""
-    from daf.contexts import current_address, current_name
+    from daf.contexts import current_endpoint, current_name
+    from daf.diagnosis import why_unreachable
 
     context = f" (context {name})" if (name := current_name()) else ""
-    return f"nothing answers at {current_address() or 'the address of the embedded stack'}{context}"
+    endpoint = current_endpoint()
+    return (why_unreachable(endpoint, error.message) if endpoint else _NO_STACK) + context
 
 
 def _home_hint(error: OSError) -> str:

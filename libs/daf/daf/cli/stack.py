@@ -6,10 +6,11 @@ import typer
 
 from daf.cli.session import JsonFlag, notice, print_json
 from daf.client import is_serving
-from daf.contexts import current_address, current_name
+from daf.contexts import current_endpoint, current_name
+from daf.diagnosis import why_refused, why_unreachable
 from daf.embedded import EmbeddedStack, StackState
 from daf.home import home
-from daf_common.errors import Unavailable
+from daf_common.errors import Unauthenticated, Unavailable
 
 
 def up(json: JsonFlag = False) -> None:
@@ -33,15 +34,18 @@ def down(json: JsonFlag = False) -> None:
 
 def status(json: JsonFlag = False) -> None:
     """Say how the installation in use is."""
-    address, stack = current_address(), EmbeddedStack(home())
-    if address is None:
+    endpoint, stack = current_endpoint(), EmbeddedStack(home())
+    problem = ""
+    if endpoint is None:
         state = stack.state()
         address = stack.address if state is not StackState.STOPPED else ""
     else:
-        state = StackState.RUNNING if is_serving(address, timeout_seconds=3.0) else StackState.UNRESPONSIVE
-    embedded = current_address() is None
-    facts = {"context": current_name(), "state": state.value, "address": address}
-    if embedded:
+        address = endpoint.address
+        serves = is_serving(endpoint, timeout_seconds=3.0)
+        state = StackState.RUNNING if serves else StackState.UNRESPONSIVE
+        problem = why_refused(endpoint) if serves else why_unreachable(endpoint)
+    facts = {"context": current_name(), "state": state.value, "address": address, "problem": problem}
+    if endpoint is None:
         pid = stack.pid if state is not StackState.STOPPED else None
         facts |= {"home": str(stack.home), "log": str(stack.log), "pid": str(pid or "")}
     if json:
@@ -54,3 +58,5 @@ def status(json: JsonFlag = False) -> None:
             print("It starts with the first command that needs it, or with `daf up`.")
     if state is StackState.UNRESPONSIVE:
         raise typer.Exit(Unavailable.exit_code)
+    if problem:
+        raise typer.Exit(Unauthenticated.exit_code)
