@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS = never
 SOURCES := libs services tests benchmarks scripts conftest.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench lint format proto proto-check catalog catalog-check clean
+.PHONY: help setup demo test chaos bench lint format proto proto-check metrics metrics-check catalog catalog-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ chaos: setup ## Run all fault-injection tests, many seeds
 bench: setup ## Print every benchmark beside its peer
 	$(BIN)/python -m benchmarks
 
-lint: setup proto-check ## Check style, types, boundaries and generated code
+lint: setup proto-check metrics-check ## Check style, types, boundaries and generated code
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
@@ -41,6 +41,12 @@ proto: setup ## Generate libs/daf_protos from proto/
 
 proto-check: setup
 	$(BIN)/python scripts/generate_protos.py --check
+
+metrics: setup ## Generate docs/metrics.md from the metrics that the code defines
+	$(BIN)/python scripts/generate_metrics.py
+
+metrics-check: setup
+	$(BIN)/python scripts/generate_metrics.py --check
 
 catalog: setup ## Generate the catalogue of missions, policies and statistics from the installed cogames
 	$(BIN)/python -m daf_cogames.catalog_build

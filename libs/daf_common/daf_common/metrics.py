@@ -14,6 +14,25 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 disable_created_metrics()  # they would double the series of every counter and histogram
 
+LABELS = {
+    "access": "`read` or `write`",
+    "cause": "`transient` or `defect`",
+    "direction": "`read` or `written`",
+    "grpc_code": "a status code of gRPC, such as `NOT_FOUND`",
+    "grpc_method": "a method of `grpc_service`; `unknown` for all that are not served",
+    "grpc_service": "a service of DAF's protos, such as `daf.training.v1.TrainingService`",
+    "grpc_type": "`unary`, `client_stream`, `server_stream` or `bidi_stream`",
+    "kind": "`sweep`, `trial`, `trainingJob` or `evaluation`",
+    "lease": "the service whose replicas have one leader, or `shard`",
+    "python": "the version of Python",
+    "reason": "why an attempt ended, such as `WORKER_LOST`; `OTHER` for what is not known here",
+    "reconciler": "`sweeps`, `trials`, `training-jobs` or `evaluations`",
+    "state": "a state of `kind`, such as `RUNNING`",
+    "store": "the service whose database it is",
+    "version": "the version of DAF",
+}
+"""What the labels say, for people."""
+
 UNKNOWN = "unknown"
 """The method of all calls to methods that are not served."""
 
@@ -71,7 +90,7 @@ RECONCILED_ROWS = Counter("daf_reconcile_rows_total", "Rows that were looked at.
 RECONCILE_FAILURES = Counter(
     "daf_reconcile_failures_total",
     "What failed and is tried again: `transient` for peers and databases that do not answer, `defect` for the rest.",
-    ("reconciler", "kind"),
+    ("reconciler", "cause"),
 )
 RECONCILE_QUEUE = Gauge("daf_reconcile_queue_length", "Rows that are due to be looked at.", ("reconciler",))
 RECONCILE_LAG = Gauge(
