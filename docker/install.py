@@ -17,8 +17,10 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 import sbom
+from trim import trim
 
 VENV = Path("/opt/venv")
+PACKAGES = VENV / "lib/python3.12/site-packages"
 STDLIB = Path("/usr/local/lib/python3.12")
 NEVER_IMPORTED = {"site-packages", "test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "pydoc_data"}
 ACCOUNT = 10001  # user and group
@@ -27,7 +29,7 @@ DATE = 315532800  # 1980-01-01, as in wheels
 
 
 def main(verb: str, *arguments: str) -> None:
-    """`base`, `locked REQUIREMENTS`, or `own FOLDER [MODULE]`: our wheels, their bill of materials, what is started."""
+    """`base`, `locked REQUIREMENTS`, `trimmed REQUIREMENTS`, or `own FOLDER [MODULE]`: our wheels, their bill of materials, what is started."""
     began = time.time()
     if verb == "base":
         add_account()
@@ -35,15 +37,17 @@ def main(verb: str, *arguments: str) -> None:
         for script in VENV.glob("bin/[aA]ctivate*"):  # for people at a shell
             script.unlink()
         compile_missing(STDLIB)
-    elif verb == "locked":
+    elif verb in ("locked", "trimmed"):
         install("--require-hashes", "--requirement", arguments[0])
+        if verb == "trimmed":
+            trim(PACKAGES, began - 1)
         compile_missing(VENV)
     elif verb == "own":
         install(*sorted(map(str, Path(arguments[0]).glob("*.whl"))))
         if arguments[1:]:
             add_program(arguments[1])
         compile_missing(VENV)
-        sbom.write(Path(arguments[0], "sbom.json"), VENV)
+        sbom.write(Path(arguments[0], "sbom.json"), PACKAGES)
     date(began)
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 TARGET = Path("/usr/share/doc/daf/sbom.cdx.json")
 
 
-def write(exported: Path, venv: Path) -> None:
+def write(exported: Path, packages: Path) -> None:
     """Reads what `uv export --format cyclonedx1.5` wrote."""
     bill = json.loads(exported.read_text())
-    there = {(normalized(one.name), one.version) for one in distributions(path=[*map(str, venv.glob("lib/python*/site-packages"))])}
+    there = {(normalized(one.name), one.version) for one in distributions(path=[str(packages)])}
     bill["components"] = [
         one for one in bill["components"] if (normalized(one["name"]), one.get("version")) in there
     ]

@@ -9,6 +9,8 @@ RUN python -c 'import tomllib; print("uv==" + next(p["version"] for p in tomllib
 FROM ${BASE} AS tools
 COPY --from=lock /uv.txt /
 RUN pip install --quiet --root-user-action=ignore --no-compile --target /tools --requirement /uv.txt
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends binutils \
+    && cp /usr/bin/strip $(ldd /usr/bin/strip | grep -oE '/\S+/lib(bfd|sframe|z|zstd|jansson)[-.]\S*') /tools/bin
 COPY docker /tools/bin
 
 # The workspace: once without the code, so that no change of it reaches the layers of what we depend on.
@@ -39,9 +41,9 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 RUN --mount=from=tools,source=/tools/bin,target=/mnt python -B /mnt/install.py base
 # The same for every service: stored, pushed and pulled once.
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/common,target=/media \
-    PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
+    PATH=/mnt:$PATH python -B /mnt/install.py trimmed /media/requirements.txt
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/service,target=/media \
-    PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
+    PATH=/mnt:$PATH python -B /mnt/install.py trimmed /media/requirements.txt
 ARG SERVICE
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py own /media daf_${SERVICE}.main
