@@ -47,6 +47,7 @@ def to_message(evaluation: Evaluation) -> evaluation_pb2.Evaluation:
         start_time=to_timestamp(evaluation.start_time),
         end_time=to_timestamp(evaluation.end_time),
         revision=evaluation.revision,
+        waiting_for=evaluation.waiting_for,
     )
     if evaluation.failure is not None:
         message.failure.CopyFrom(failure_pb2.Failure(**vars(evaluation.failure)))

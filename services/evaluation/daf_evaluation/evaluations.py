@@ -12,6 +12,8 @@ from daf_common.failures import Failure
 from daf_common.workloads import Observation
 from daf_common.workloads import State as WorkloadState
 
+WAITING_FOR_SLOTS = "workers: those that there may be at once are at work for evaluations before it"
+
 _WORKLOAD = re.compile(r"(.+)-w(\d+)", re.ASCII)
 
 
@@ -74,6 +76,8 @@ class Evaluation:
     end_time: datetime | None = None
     cleaned: bool = False
     """Whether it has ended and nothing is left of its workloads but their logs."""
+    waiting_for: str = ""
+    """What it, or some of its workers, wait for, in words."""
     revision: int = 0
 
     @property
@@ -94,7 +98,7 @@ class Evaluation:
         if state is State.RUNNING:
             return replace(moved, start_time=now)
         # Slots are free at once: what is left of the workers has nothing to play.
-        return replace(moved, end_time=now, replicas=0)
+        return replace(moved, end_time=now, replicas=0, waiting_for="")
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Seen:
     """Its workloads that have not been removed, by name."""
     complete: bool = False
     """Whether its newest workload is known to have been started with all its processes."""
+    refused: str = ""
+    """Why its newest workload could not be started when that was last tried."""
     slots: int = 0
     """Slots that are granted to it now."""
     last_words: str = ""
@@ -190,18 +196,28 @@ def _keep_playing(
     evaluation: Evaluation, seen: Seen, now: datetime, max_attempts: int
 ) -> tuple[Evaluation, Sequence[Action]]:
     if evaluation.replicas:
-        workload = seen.workloads.get(evaluation.workload)
-        if workload is None or (workload.state is WorkloadState.RUNNING and not seen.complete):
-            return evaluation, [Start()]
-        if workload.state is WorkloadState.RUNNING:
-            return evaluation, []
-        if evaluation.attempt < max_attempts:
-            return replace(evaluation, replicas=0), []
-        left = evaluation.total - evaluation.done
-        message = f"all workers of {max_attempts} attempts ended before the last {left} episodes were played"
-        details = "; ".join(filter(None, [workload.message, seen.last_words]))
-        failure = Failure("WORKER_LOST", f"{message}: {details}" if details else message)
-        return evaluation.to(State.FAILED, now, failure=failure), []
+        return _look_after(evaluation, seen, now, max_attempts)
     if seen.slots:
-        return replace(evaluation, attempt=evaluation.attempt + 1, replicas=seen.slots), []
-    return evaluation, []
+        return replace(evaluation, attempt=evaluation.attempt + 1, replicas=seen.slots, waiting_for=""), []
+    return replace(evaluation, waiting_for=WAITING_FOR_SLOTS), []
+
+
+def _look_after(
+    evaluation: Evaluation, seen: Seen, now: datetime, max_attempts: int
+) -> tuple[Evaluation, Sequence[Action]]:
+    """What to do about a workload that has been granted its slots."""
+    workload = seen.workloads.get(evaluation.workload)
+    waiting = workload.waiting if workload is not None else seen.refused
+    if (workload is None or workload.state is WorkloadState.RUNNING) and evaluation.waiting_for != waiting:
+        return replace(evaluation, waiting_for=waiting), []
+    if workload is None or (workload.state is WorkloadState.RUNNING and not seen.complete):
+        return evaluation, [Start()]
+    if workload.state is WorkloadState.RUNNING:
+        return evaluation, []
+    if evaluation.attempt < max_attempts:
+        return replace(evaluation, replicas=0, waiting_for=""), []
+    left = evaluation.total - evaluation.done
+    message = f"all workers of {max_attempts} attempts ended before the last {left} episodes were played"
+    details = "; ".join(filter(None, [workload.message, seen.last_words]))
+    failure = Failure("WORKER_LOST", f"{message}: {details}" if details else message)
+    return evaluation.to(State.FAILED, now, failure=failure), []

@@ -17,7 +17,7 @@ from daf_common.service import Context, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
 from daf_common.workloads import Backend
-from daf_evaluation.evaluations import Action, Evaluation, Seen
+from daf_evaluation.evaluations import Action, Evaluation, Seen, parse_workload_name
 from daf_evaluation.reconciler import EvaluationController
 from daf_evaluation.replays import Replays
 from daf_evaluation.servicer import EvaluationServicer
@@ -74,6 +74,7 @@ class Evaluations:
     async def start(self) -> None:
         """See `Service.start`."""
         self._watcher.start()
+        self._backend.watch(self._look_again)
         self._counts.start()
         self._reconciler.start()
         self._forgetter.start()
@@ -92,6 +93,10 @@ class Evaluations:
 
     def _enqueue(self, *ids: str) -> None:
         self._reconciler.enqueue(*ids)
+
+    def _look_again(self, workload: str) -> None:
+        if parsed := parse_workload_name(workload):
+            self._enqueue(parsed[0])
 
 
 def build(context: Context, backend: Backend) -> Evaluations:

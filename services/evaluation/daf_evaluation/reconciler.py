@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from daf_common import names
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import TRANSIENT
+from daf_common.errors import TRANSIENT, FailedPrecondition
 from daf_common.store import Store, Transaction
-from daf_common.workloads import Backend, Observation, Workload
+from daf_common.workloads import Backend, Observation, Resources, Workload
 from daf_common.workloads import State as WorkloadState
 from daf_evaluation import evaluations, store
 from daf_evaluation.evaluations import Action, Archive, Evaluation, Seen, Start, Stop
@@ -53,6 +53,8 @@ class EvaluationController:
         self._statistics, self._clock, self._enqueue = statistics, clock, enqueue
         self._complete: set[str] = set()
         """Workloads that were started from here to the last process; another service may have died half-way."""
+        self._refused: dict[str, str] = {}
+        """Workloads that could not be started when that was last tried, and why."""
 
     async def live(self) -> Sequence[str]:
         """See `Controller.live`."""
@@ -65,7 +67,7 @@ class EvaluationController:
     async def observe(self, rows: Mapping[str, Evaluation]) -> Mapping[str, Seen]:
         """See `Controller.observe`."""
         workloads: defaultdict[str, dict[str, Observation]] = defaultdict(dict)
-        for name, observation in (await self._backend.observe()).items():
+        for name, observation in (await self._observe_backend(rows)).items():
             if parsed := evaluations.parse_workload_name(name):
                 workloads[parsed[0]][name] = observation
         slots: dict[str, int] = {}
@@ -89,12 +91,29 @@ class EvaluationController:
         """See `Controller.perform`."""
         match action:
             case Start():
-                await self._backend.start(self._workload(row))
-                self._complete.add(row.workload)
+                await self._start(row)
             case Stop(workload):
+                await self._keep_logs(row, workload)  # some backends forget them
                 await self._backend.stop(workload, self._settings.stop_grace_seconds)
             case Archive(workload):
                 await self._archive(row, workload)
+
+    async def _start(self, row: Evaluation) -> None:
+        try:
+            await self._backend.start(self._workload(row))
+        except FailedPrecondition as error:  # somebody has to do something: the evaluation says what
+            log.warning("%s cannot be started: %s", row.workload, error)
+            self._refused[row.workload] = error.message
+        else:
+            self._refused.pop(row.workload, None)
+            self._complete.add(row.workload)
+
+    async def _observe_backend(self, rows: Mapping[str, Evaluation]) -> Mapping[str, Observation]:
+        try:
+            return await self._backend.observe()
+        except FailedPrecondition as error:  # workloads are taken to live, since nothing says that they do not
+            living = Observation(WorkloadState.RUNNING, waiting=error.message)
+            return {row.workload: living for row in rows.values() if row.replicas}
 
     async def _try_to_look(self, row: Evaluation, workloads: Mapping[str, Observation], slots: int) -> Seen | None:
         try:
@@ -116,7 +135,8 @@ class EvaluationController:
         newest = workloads.get(row.workload)
         if row.replicas and newest is not None and newest.state is not WorkloadState.RUNNING:
             return Seen(workloads, last_words=await self._last_words(row))
-        return Seen(workloads, complete=row.workload in self._complete, slots=slots)
+        refused = self._refused.get(row.workload, "")
+        return Seen(workloads, complete=row.workload in self._complete, refused=refused, slots=slots)
 
     def _workload(self, row: Evaluation) -> Workload:
         environment = {
@@ -125,7 +145,8 @@ class EvaluationController:
             "DAF_ATTEMPT": str(row.attempt),
             "DAF_TOKEN": row.token,
         }
-        return Workload(row.workload, "evaluate", environment, row.replicas)
+        resources = Resources(self._settings.evaluation_cpus, self._settings.evaluation_memory_gib)
+        return Workload(row.workload, "evaluate", environment, row.replicas, resources=resources)
 
     async def _last_words(self, row: Evaluation) -> str:
         for replica in range(row.replicas):
@@ -135,6 +156,11 @@ class EvaluationController:
         return ""
 
     async def _archive(self, row: Evaluation, workload: str) -> None:
+        await self._keep_logs(row, workload)
+        await self._backend.remove(workload)
+        self._complete.discard(workload)
+
+    async def _keep_logs(self, row: Evaluation, workload: str) -> None:
         parsed = evaluations.parse_workload_name(workload)
         assert parsed is not None
         contents = {}
@@ -147,5 +173,3 @@ class EvaluationController:
 
         if contents:
             await self._store.run(keep)
-        await self._backend.remove(workload)
-        self._complete.discard(workload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ from daf_common import names, pages
 from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Violation
+from daf_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable, Violation
 from daf_common.ids import Ids
 from daf_common.requests import once
 from daf_common.store import Store, Transaction
@@ -66,6 +67,8 @@ class EvaluationServicer(EvaluationServiceServicer):
         id = names.new_id(request.evaluation_id, "eval", self._ids, "evaluation_id")
         check_spec(request.spec)
         await self._check_artifacts(request.spec)
+        with contextlib.suppress(Unavailable):  # then the evaluation waits until there is an answer
+            await self._backend.check()
         evaluation, cut = self._plan(id, request.spec)
         if request.validate_only:
             return pb.CreateEvaluationResponse(evaluation=convert.to_message(evaluation))

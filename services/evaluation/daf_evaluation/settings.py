@@ -19,5 +19,7 @@ class EvaluationSettings(ServiceSettings):
         default_factory=usable_cpus, ge=1, description="worker processes of all evaluations at most"
     )
     evaluation_attempts: int = Field(5, ge=1, description="how often an evaluation's workers are started anew at most")
+    evaluation_cpus: float = Field(1.0, gt=0, description="CPUs that a worker asks for, where machines are shared")
+    evaluation_memory_gib: float = Field(2.0, gt=0, description="memory that a worker gets there, in GiB")
     lease_seconds: float = Field(15.0, gt=0, description="how long a silent worker keeps its shard")
     stop_grace_seconds: float = Field(3.0, ge=0, description="how long workers may take to end when they are stopped")

@@ -257,6 +257,7 @@ def _progress(evaluation: Evaluation) -> dict[str, Any]:
         "start_time": evaluation.start_time,
         "end_time": evaluation.end_time,
         "cleaned": evaluation.cleaned,
+        "waiting_for": evaluation.waiting_for,
     }
 
 
@@ -281,5 +282,6 @@ def _from_row(row: sa.Row[Any]) -> Evaluation:
         start_time=utc(row.start_time) if row.start_time else None,
         end_time=utc(row.end_time) if row.end_time else None,
         cleaned=row.cleaned,
+        waiting_for=row.waiting_for,
         revision=row.revision,
     )

@@ -29,6 +29,7 @@ EVALUATIONS = sa.Table(
     sa.Column("start_time", sa.DateTime(timezone=True)),
     sa.Column("end_time", sa.DateTime(timezone=True)),
     sa.Column("cleaned", sa.Boolean, nullable=False, index=True),
+    sa.Column("waiting_for", sa.Text, nullable=False, server_default=""),
     revision_column(),
     info={"key": "id"},
 )

@@ -12,6 +12,7 @@ from daf_common.workloads import Observation
 from daf_common.workloads import State as WorkloadState
 from daf_evaluation.evaluations import (
     TRANSITIONS,
+    WAITING_FOR_SLOTS,
     Archive,
     Evaluation,
     Seen,
@@ -35,7 +36,24 @@ PLAYED = replace(RUNNING, done=8)
 
 
 def test_nothing_starts_without_a_slot() -> None:
-    assert decide(NEW, Seen(), NOW, 3) == (NEW, [])
+    waiting, actions = decide(NEW, Seen(), NOW, 3)
+    assert (waiting.attempt, waiting.waiting_for, actions) == (0, WAITING_FOR_SLOTS, [])
+    assert decide(waiting, Seen(), NOW, 3) == (waiting, [])
+    assert decide(waiting, Seen(slots=1), NOW, 3)[0].waiting_for == ""
+
+
+def test_what_workers_wait_for_is_told() -> None:
+    starting = replace(NEW, attempt=1, replicas=2)
+    refused = Seen(refused="the quota is used up")
+    told, actions = decide(starting, refused, NOW, 3)
+    assert (told.waiting_for, actions) == ("the quota is used up", [])
+    assert decide(told, refused, NOW, 3) == (told, [Start()])
+    waiting = Observation(WorkloadState.RUNNING, waiting="1 of 2: no node has room")
+    half, _ = decide(told, Seen({"e-w1": waiting}, complete=True), NOW, 3)
+    assert half.waiting_for == "1 of 2: no node has room"
+    running = Seen({"e-w1": Observation(WorkloadState.RUNNING)}, complete=True)
+    assert decide(half, running, NOW, 3)[0].waiting_for == ""
+    assert half.to(State.CANCELLED, NOW).waiting_for == ""
 
 
 def test_slots_are_written_down_before_anything_is_started() -> None:
