@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Mapping
+from typing import Any
 
 from daf.client import Client
 from daf.endpoint import Endpoint
@@ -101,10 +103,10 @@ def _names(endpoint: Endpoint) -> list[str]:
             socket.create_connection(endpoint.host_and_port or ("", 0), timeout=_SECONDS) as connection,
             context.wrap_socket(connection) as secured,
         ):
-            certificate = secured.getpeercert() or {}
+            certificate: Mapping[str, Any] = secured.getpeercert() or {}
     except OSError:
         return []
-    return [str(name) for _, name in certificate.get("subjectAltName", ())]
+    return [name for _, name in certificate.get("subjectAltName", ())]
 
 
 def _trusting() -> ssl.SSLContext:

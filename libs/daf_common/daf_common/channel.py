@@ -209,9 +209,16 @@ class _BlockingWithToken(
         self._header = (AUTHORIZATION_KEY, f"Bearer {token}")
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        metadata = [*(details.metadata or ()), self._header]
-        return continuation(_BlockingDetails(details, details.timeout, metadata), request)
+        return continuation(self._authorized(details), request)
 
-    intercept_unary_stream = intercept_unary_unary
-    intercept_stream_unary = intercept_unary_unary
-    intercept_stream_stream = intercept_unary_unary
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(self._authorized(details), request)
+
+    def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(self._authorized(details), requests)
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(self._authorized(details), requests)
+
+    def _authorized(self, details: Any) -> _BlockingDetails:
+        return _BlockingDetails(details, details.timeout, [*(details.metadata or ()), self._header])

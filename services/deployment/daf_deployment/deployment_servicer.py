@@ -13,6 +13,7 @@ import grpc
 
 from daf_common import names, pages
 from daf_common.artifacts import ArtifactStore
+from daf_common.auth import PRINCIPAL
 from daf_common.bundles import BundleError, BundleSpec, check_bundle
 from daf_common.clock import Clock
 from daf_common.errors import DataLoss, InvalidArgument, NotFound, Unimplemented
@@ -46,7 +47,12 @@ class DeploymentServicer(DeploymentServiceServicer):
             lineage=request.lineage,
         )
         version.create_time.FromDatetime(now)
-        package = {"id": request.package_id, "description": request.description, "creator": "", "create_time": now}
+        package = {
+            "id": request.package_id,
+            "description": request.description,
+            "creator": PRINCIPAL.get(),
+            "create_time": now,
+        }
         created = await self._store.run(
             store.create_version,
             request,

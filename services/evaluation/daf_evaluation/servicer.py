@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from daf_common import names, pages
 from daf_common.artifacts import ArtifactStore
+from daf_common.auth import PRINCIPAL
 from daf_common.channel import raising
 from daf_common.clock import Clock
 from daf_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable, Violation
@@ -195,7 +196,7 @@ class EvaluationServicer(EvaluationServiceServicer):
             total=len(scenarios) * spec.episodes,
             workers=workers,
             token=self._ids.secret(),
-            creator="",
+            creator=PRINCIPAL.get(),
             create_time=self._clock.now(),
         )
         return evaluation, shards.cut(len(scenarios), spec.episodes, workers)

@@ -21,7 +21,7 @@ from daf_scheduler.sweeps import Sweep, SweepState
 from daf_scheduler.trials import Trial, TrialState, trial_id
 
 
-def new_sweep(id: str, spec: sweep_pb2.SweepSpec, strategy: Strategy, now: datetime) -> Sweep:
+def new_sweep(id: str, spec: sweep_pb2.SweepSpec, strategy: Strategy, now: datetime, creator: str = "") -> Sweep:
     """A sweep to be stored, of a valid spec."""
     return Sweep(
         id=id,
@@ -34,6 +34,7 @@ def new_sweep(id: str, spec: sweep_pb2.SweepSpec, strategy: Strategy, now: datet
         maximize=spec.objective.direction != sweep_pb2.DIRECTION_MINIMIZE,
         learns=strategy.learns,
         has_held_out=spec.HasField("held_out"),
+        creator=creator,
     )
 
 
@@ -62,6 +63,7 @@ def sweep_message(sweep: Sweep) -> sweep_pb2.Sweep:
             cancelled=counts.cancelled,
         ),
         best_trial="" if sweep.best_number is None else TRIAL.format(sweep.id, sweep.best_number),
+        creator=sweep.creator,
         create_time=to_timestamp(sweep.create_time),
         end_time=to_timestamp(sweep.end_time),
         revision=sweep.revision,

@@ -34,6 +34,7 @@ def to_sweep(row: sa.Row[Any]) -> Sweep:
         reason=_reason(row),
         held_out=row.held_out,
         end_time=utc(row.end_time) if row.end_time else None,
+        creator=row.creator,
         revision=row.revision,
     )
 
@@ -63,6 +64,7 @@ def sweep_columns(sweep: Sweep) -> dict[str, Any]:
         **_reason_columns(sweep.reason),
         "held_out": sweep.held_out,
         "end_time": sweep.end_time,
+        "creator": sweep.creator,
     }
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from daf_common import names, pages
+from daf_common.auth import PRINCIPAL
 from daf_common.clock import Clock
 from daf_common.errors import NotFound, Unimplemented
 from daf_common.ids import Ids
@@ -53,7 +54,7 @@ class SchedulerServicer(SchedulerServiceServicer):
         id = request.sweep_id or self._ids.new("sweep")
         check_id(id)
         now = self._clock.now()
-        sweep = new_sweep(id, request.spec, strategy, now)
+        sweep = new_sweep(id, request.spec, strategy, now, PRINCIPAL.get())
         if request.validate_only:
             return pb.CreateSweepResponse(sweep=sweep_message(sweep))
 

@@ -97,6 +97,8 @@ class Sweep:
     held_out: bytes = b""
     """A serialized `HeldOutResult`: a snapshot that never changes."""
     end_time: datetime | None = None
+    creator: str = ""
+    """Who asked for it; empty where nobody is asked who they are."""
     revision: int = 0
 
     @property

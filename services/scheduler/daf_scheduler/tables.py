@@ -35,6 +35,7 @@ SWEEPS = sa.Table(
     sa.Column("held_out", sa.LargeBinary, nullable=False),
     sa.Column("create_time", sa.DateTime(timezone=True), nullable=False),
     sa.Column("end_time", sa.DateTime(timezone=True)),
+    sa.Column("creator", sa.String(120), nullable=False, server_default=""),
     revision_column(),
     sa.Index("ix_sweeps_newest", "create_time", "id"),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from daf_common import names, pages
+from daf_common.auth import PRINCIPAL
 from daf_common.clock import Clock
 from daf_common.errors import FailedPrecondition, InvalidArgument, NotFound
 from daf_common.ids import Ids
@@ -133,6 +134,7 @@ class ComparisonServicer(ComparisonServiceServicer):
         if approximate:
             message.warnings.append(APPROXIMATE)
         message.create_time.CopyFrom(to_timestamp(now))
+        message.creator = PRINCIPAL.get()
         return await self._store.run(store.add_comparison, method, request.request_id, request, message, now)
 
     async def _find(self, name: str) -> Comparison:

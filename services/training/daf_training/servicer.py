@@ -11,6 +11,7 @@ import grpc
 
 from daf_common import ids, names, pages
 from daf_common.artifacts import ArtifactStore
+from daf_common.auth import PRINCIPAL
 from daf_common.channel import raising
 from daf_common.clock import Clock
 from daf_common.errors import FailedPrecondition, InvalidArgument, Unavailable
@@ -81,6 +82,7 @@ class TrainingServicer(TrainingServiceServicer):
             spec=request.spec.SerializeToString(deterministic=True),
             create_time=now,
             compute=compute,
+            creator=PRINCIPAL.get(),
             max_restarts=request.spec.max_restarts,
             max_checkpoints=kept_checkpoints(request.spec),
         )

@@ -163,8 +163,11 @@ class Comparison(_message.Message):
     PROFILE_THRESHOLDS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RACE_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `comparisons/{comparison}`."""
+    creator: _builtins.str
+    """Who asked for it."""
     @_builtins.property
     def design(self) -> Global___ComparisonDesign:
         """How they were compared."""
@@ -209,10 +212,11 @@ class Comparison(_message.Message):
         profile_thresholds: _abc.Iterable[_builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         race: Global___Race | None = ...,
+        creator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "design", b"design", "race", b"race"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "design", b"design", "missions", b"missions", "name", b"name", "pairs", b"pairs", "policies", b"policies", "profile_thresholds", b"profile_thresholds", "race", b"race", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "creator", b"creator", "design", b"design", "missions", b"missions", "name", b"name", "pairs", b"pairs", "policies", b"policies", "profile_thresholds", b"profile_thresholds", "race", b"race", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
