@@ -1,4 +1,4 @@
-"""Writes the tables of docs/metrics.md from the definitions of all metrics; `--check` tells whether they are current."""
+"""Writes the tables of docs/metrics.md from the definitions of metrics; `--check` tells whether they are current."""
 
 from __future__ import annotations
 

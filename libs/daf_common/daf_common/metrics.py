@@ -21,7 +21,7 @@ LABELS = {
     "grpc_code": "a status code of gRPC, such as `NOT_FOUND`",
     "grpc_method": "a method of `grpc_service`; `unknown` for all that are not served",
     "grpc_service": "a service of DAF's protos, such as `daf.training.v1.TrainingService`",
-    "grpc_type": "`unary`, `client_stream`, `server_stream` or `bidi_stream`",
+    "grpc_type": "`unary`, `client_stream`, `server_stream`, `bidi_stream`, or `unknown` as for methods",
     "kind": "`sweep`, `trial`, `trainingJob` or `evaluation`",
     "lease": "the service whose replicas have one leader, or `shard`",
     "python": "the version of Python",

@@ -57,7 +57,7 @@ def _count(tx: Transaction, old: Job, new: Job, told: WorkerReport, now: datetim
         telemetry.count_checkpoint(tx, sum(artifact.size_bytes for artifact in checkpoint_artifacts(checkpoint)))
     if old.state is JobState.STARTING and told.report.progress:
         if attempt := find_attempt(tx, new.id, new.attempt):
-            telemetry.count_first_steps(tx, attempt.start_time, now)
+            telemetry.count_first_steps(tx, new, attempt.start_time, now)
 
 
 def check_resumed_update(tx: Transaction, job: Job, update: int) -> Checkpoint:

@@ -79,16 +79,16 @@ def count_changes(tx: Transaction, old: Job, new: Job, now: datetime) -> None:
         tx.after_commit(STATE_CHANGES.labels(KIND, step.to_state.value).inc)
     if new.attempt == 1 and old.attempt == 0:
         _time(tx, QUEUE_SECONDS, new.create_time, now)
-    if new.start_time is not None and old.start_time is None and new.attempt == 1:
-        _time(tx, FIRST_STEP_SECONDS, new.create_time, now)
     if new.attempt_end:
         reason = new.attempt_end.failure.reason if new.attempt_end.failure else ""
         tx.after_commit(ATTEMPTS_ENDED.labels(reason if reason in REASONS or not reason else OTHER).inc)
 
 
-def count_first_steps(tx: Transaction, attempt_start: datetime, now: datetime) -> None:
-    """Has the first report of steps of an attempt counted."""
+def count_first_steps(tx: Transaction, job: Job, attempt_start: datetime, now: datetime) -> None:
+    """Has the first report of steps of a job's current attempt counted."""
     _time(tx, START_SECONDS, attempt_start, now)
+    if job.attempt == 1:
+        _time(tx, FIRST_STEP_SECONDS, job.create_time, now)
 
 
 def count_steps(tx: Transaction, before: bytes, after: bytes) -> None:
