@@ -35,6 +35,8 @@ class OtherReplicas:
         """
         self._store, self._leader, self._wanting, self._enqueue = store, leader, wanting, enqueue
         self._revision = -1
+        self.looked = asyncio.Event()
+        """Whether it has looked: from then on nothing is missed."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,6 +55,7 @@ class OtherReplicas:
             try:
                 self._revision, keys = await self._store.read(self._look)
                 self._enqueue(*keys)
+                self.looked.set()
             except Exception as error:  # the database is away: what changed meanwhile is seen when it is back
                 log.info("changes of other replicas will be looked for again: %s", error)
             await asyncio.sleep(POLL_SECONDS[self._store.dialect])

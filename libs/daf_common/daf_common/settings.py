@@ -34,6 +34,7 @@ class ServiceSettings(BaseSettings):
         default_factory=socket.gethostname,
         min_length=1,
         max_length=70,
+        pattern=r"^[A-Za-z0-9._-]+$",
         description="name of this replica; one that is started again by its name leads again at once",
     )
     leader_seconds: float = Field(10.0, gt=0, description="how long a silent replica keeps the lead")

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, InvalidArgument, Unavailable
 from daf_common.leases import Leader
+from daf_common.others import OtherReplicas
 from daf_common.requests import REMEMBERED, Forgetter, once
 from daf_common.store import COMMON, REQUESTS, REVISION, Store, Transaction, check_fence, revision_column
 from daf_common.watch import Watcher
@@ -212,3 +213,117 @@ async def test_only_one_of_two_leaders_leads_until_it_stands_still(store: Store,
     with pytest.raises(Aborted):
         await store.run(check_fence, "scheduler", 1)
     await store.run(check_fence, "scheduler", 2)
+
+
+async def test_a_leader_that_cannot_renew_stops_before_another_can_take_over(store: Store, clock: ManualClock) -> None:
+    first, second = (Leader(store, "scheduler", replica, clock, 10) for replica in ("a", "b"))
+    await first.attempt()
+    await second.attempt()
+
+    clock.advance(9)
+    assert first.check(first.fence) == 1
+    clock.advance(1)
+    assert first.fence is None
+    with pytest.raises(Aborted, match="another replica leads scheduler"):
+        first.check(1)
+    assert await second.attempt() == 2
+    assert await first.attempt() is None
+
+
+async def test_a_leader_that_was_late_goes_on_under_its_fence_if_nobody_took_over(
+    store: Store, clock: ManualClock
+) -> None:
+    leader = Leader(store, "scheduler", "a", clock, 10)
+    leader.start()
+    assert await asyncio.wait_for(leader.elected(), 10) == 1
+    clock.advance(3600)  # it was stopped, and is not again until it has renewed
+
+    assert await asyncio.wait_for(leader.elected(), 10) == 1
+
+    await leader.stop()
+    assert leader.fence is None
+
+
+async def test_a_replica_that_was_killed_leads_again_at_once(store: Store, clock: ManualClock) -> None:
+    killed = Leader(store, "scheduler", "a", clock, 10)
+    await killed.attempt()
+    assert await Leader(store, "scheduler", "a", clock, 10).attempt() == 2
+
+
+async def test_of_two_processes_of_one_name_one_leads(store: Store, clock: ManualClock) -> None:
+    first, second = (Leader(store, "scheduler", "a", clock, 10) for _ in range(2))
+    await first.attempt()
+
+    assert await second.attempt() == 2  # as if the first had been killed
+    assert [await first.attempt(), await second.attempt(), await first.attempt()] == [None, 2, None]
+
+
+async def test_a_leader_that_stops_gives_its_lease_back(store: Store, clock: ManualClock) -> None:
+    first, second = (Leader(store, "scheduler", replica, clock, 10) for replica in ("a", "b"))
+    await first.attempt()
+    await first.stop()
+    assert await second.attempt() == 2
+
+
+async def test_nobody_takes_over_within_a_transaction_of_the_leader(
+    store: Store, database_url: str, clock: ManualClock
+) -> None:
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    other = Store(database_url, "public")
+    first, second = Leader(store, "scheduler", "a", clock, 10), Leader(other, "scheduler", "b", clock, 10)
+    await first.attempt()
+    await second.attempt()
+    checked, go_on = threading.Event(), threading.Event()
+
+    def slow(tx: Transaction) -> None:
+        check_fence(tx, "scheduler", 1)
+        checked.set()
+        assert go_on.wait(10)
+        add(tx, "late")
+
+    writing = asyncio.create_task(store.run(slow))
+    await asyncio.to_thread(checked.wait, 10)
+    clock.advance(11)
+    taking = asyncio.create_task(second.attempt())
+    await asyncio.to_thread(_wait_for_a_lock, store)
+    assert not taking.done()
+    go_on.set()
+    await writing
+
+    assert await taking == 2
+    assert await other.read(ids_after, -1) == ["late"]
+    other.close()
+
+
+def _wait_for_a_lock(store: Store) -> None:
+    """Until some statement waits for another's lock."""
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with store.engine.connect() as connection:
+        while not connection.execute(waiting).scalar_one():
+            connection.rollback()
+
+
+async def test_what_another_replica_changes_reaches_the_leader_alone(
+    store: Store, database_url: str, clock: ManualClock
+) -> None:
+    other = Store(database_url, "public")
+    leaders = [Leader(one, "things", replica, clock, 10) for one, replica in ((store, "a"), (other, "b"))]
+    heard: tuple[asyncio.Queue[str], asyncio.Queue[str]] = (asyncio.Queue(), asyncio.Queue())
+    listeners = [
+        OtherReplicas(one, leader, ids_after, lambda *keys, queue=queue: [queue.put_nowait(key) for key in keys])
+        for one, leader, queue in zip((store, other), leaders, heard, strict=True)
+    ]
+    await store.run(add, "before")  # which whoever is elected finds by a look at everything
+    for leader, listener in zip(leaders, listeners, strict=True):
+        leader.start()
+        await leader.attempt()
+        listener.start()
+    await listeners[0].looked.wait()
+    await other.run(add, "new")
+
+    assert await asyncio.wait_for(heard[0].get(), 10) == "new"
+    assert heard[1].empty()
+    for part in (*listeners, *leaders):
+        await part.stop()
+    other.close()

@@ -25,7 +25,7 @@ class Deployment:
 
     def __init__(self, context: Context, settings: DeploymentSettings, store: Store) -> None:
         self.store = store
-        scratch = settings.home / "scratch" / "deployment"
+        scratch = settings.home / "scratch" / "deployment" / settings.replica  # another one may be receiving uploads
         shutil.rmtree(scratch, ignore_errors=True)  # what a killed process has left
         scratch.mkdir(parents=True, mode=0o700)
         artifacts = ArtifactStore(settings.artifacts(), "deployment")

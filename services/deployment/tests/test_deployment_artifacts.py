@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,7 +168,7 @@ async def test_a_broken_file_is_data_loss(artifacts: ArtifactServiceAsyncStub, t
 
 
 async def test_what_a_killed_upload_left_is_cleared_at_start(context: Context, tmp_path: Path) -> None:
-    leftover = tmp_path / "scratch" / "deployment" / "upload-x" / "content"
+    leftover = tmp_path / "scratch" / "deployment" / socket.gethostname() / "upload-x" / "content"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
 

@@ -271,7 +271,7 @@ async def test_a_bad_bundle_is_refused_and_nothing_is_written(
 
     assert refused.value.violations[0].field == "bundle"
     assert not (await raising(deployments.ListPolicyPackages(pb.ListPolicyPackagesRequest()))).policy_packages
-    assert not list((tmp_path / "scratch" / "deployment").iterdir())
+    assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
 
 
 @on_sqlite

@@ -8,8 +8,10 @@ from pathlib import Path
 import grpc
 
 from daf_common.artifacts import ArtifactStore
+from daf_common.leases import Leader
 from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.migrations import upgrade
+from daf_common.others import OtherReplicas
 from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
 from daf_common.requests import Forgetter
@@ -19,10 +21,12 @@ from daf_common.watch import Watcher
 from daf_common.workloads import Backend
 from daf_evaluation.evaluations import Action, Evaluation, Seen, parse_workload_name
 from daf_evaluation.reconciler import EvaluationController
+from daf_evaluation.replay_sweeper import ReplaySweeper
 from daf_evaluation.replays import Replays
 from daf_evaluation.servicer import EvaluationServicer
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.telemetry import evaluation_counts
+from daf_evaluation.store import LEASE, wanting
 from daf_evaluation.worker_servicer import EvaluationWorkerServicer
 from daf_protos.evaluation.v1 import evaluation_service_pb2, worker_service_pb2
 from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
@@ -40,10 +44,15 @@ class Evaluations:
         self._backend = backend
         statistics = StatisticsServiceStub(context.peer("statistics"))
         artifacts = ArtifactStore(settings.artifacts(), "evaluation")
-        replays = Replays(store, artifacts)
+        self.leader = Leader(store, LEASE, settings.replica, context.clock, settings.leader_seconds)
+        replays = Replays(store, self.leader, artifacts)
         self._watcher = Watcher(store)
         self._counts = evaluation_counts(store)
-        controller = EvaluationController(settings, store, backend, statistics, context.clock, self._enqueue)
+        controller = EvaluationController(
+            settings, store, self.leader, backend, statistics, context.clock, self._enqueue
+        )
+        self._others = OtherReplicas(store, self.leader, wanting, self._enqueue)
+        self._replay_sweeper = ReplaySweeper(replays, self.leader)
         self._reconciler: Reconciler[Evaluation, Seen, Action] = Reconciler("evaluations", controller, context.clock)
         self._servicer = EvaluationServicer(
             settings,
@@ -76,14 +85,20 @@ class Evaluations:
         self._watcher.start()
         self._backend.watch(self._look_again)
         self._counts.start()
+        self.leader.start()
         self._reconciler.start()
+        self._others.start()
+        self._replay_sweeper.start()
         self._forgetter.start()
 
     async def stop(self) -> None:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
         await self._forgetter.stop()
+        await self._replay_sweeper.stop()
+        await self._others.stop()
         await self._reconciler.stop()
         await self._counts.stop()
+        await self.leader.stop()
         await self._watcher.stop()
         await self._backend.close()
 
@@ -92,7 +107,8 @@ class Evaluations:
         self.store.close()
 
     def _enqueue(self, *ids: str) -> None:
-        self._reconciler.enqueue(*ids)
+        if self.leader.fence is not None:  # else they would pile up here; the leader finds them by itself
+            self._reconciler.enqueue(*ids)
 
     def _look_again(self, workload: str) -> None:
         if parsed := parse_workload_name(workload):

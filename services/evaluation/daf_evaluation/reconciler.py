@@ -13,6 +13,7 @@ from daf_common import names
 from daf_common.channel import raising
 from daf_common.clock import Clock
 from daf_common.errors import TRANSIENT, FailedPrecondition
+from daf_common.leases import Leader
 from daf_common.store import Store, Transaction
 from daf_common.workloads import Backend, Observation, Resources, Workload
 from daf_common.workloads import State as WorkloadState
@@ -44,24 +45,30 @@ class EvaluationController:
         self,
         settings: EvaluationSettings,
         database: Store,
+        leader: Leader,
         backend: Backend,
         statistics: StatisticsServiceAsyncStub,
         clock: Clock,
         enqueue: Callable[..., None],
     ) -> None:
-        self._settings, self._store, self._backend = settings, database, backend
+        self._settings, self._store, self._leader, self._backend = settings, database, leader, backend
         self._statistics, self._clock, self._enqueue = statistics, clock, enqueue
         self._complete: set[str] = set()
         """Workloads that were started from here to the last process; another service may have died half-way."""
         self._refused: dict[str, str] = {}
         """Workloads that could not be started when that was last tried, and why."""
+        self._fence: int | None = None  # of the batch at hand
 
     async def live(self) -> Sequence[str]:
-        """See `Controller.live`."""
+        """See `Controller.live`. Waits until this replica leads."""
+        await self._leader.elected()
         return await self._store.read(store.live)
 
     async def load(self, keys: Sequence[str]) -> Mapping[str, Evaluation]:
         """See `Controller.load`."""
+        self._fence = await self._leader.lead()
+        if self._fence is None:
+            return {}
         return await self._store.read(store.load, keys)
 
     async def observe(self, rows: Mapping[str, Evaluation]) -> Mapping[str, Seen]:
@@ -84,11 +91,13 @@ class EvaluationController:
 
     async def save(self, changes: Mapping[str, tuple[Evaluation, Evaluation]]) -> None:
         """See `Controller.save`."""
-        startable = await self._store.run(store.save, changes, self._clock.now(), self._settings.evaluation_slots)
+        now, fence = self._clock.now(), self._leader.check(self._fence)
+        startable = await self._store.run(store.save, changes, now, self._settings.evaluation_slots, fence)
         self._enqueue(*startable)
 
     async def perform(self, key: str, row: Evaluation, action: Action) -> None:
         """See `Controller.perform`."""
+        self._leader.check(self._fence)
         match action:
             case Start():
                 await self._start(row)

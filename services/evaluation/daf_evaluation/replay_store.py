@@ -37,6 +37,11 @@ def drop(tx: Transaction, evaluation: str) -> None:
         tx.execute(insert_or_ignore(tx.connection.dialect.name, GARBAGE, dropped))
 
 
+def has_garbage(tx: Transaction) -> bool:
+    """Whether there may be replays that no evaluation keeps any more."""
+    return tx.execute(sa.select(GARBAGE.c.sha256).limit(1)).first() is not None
+
+
 def garbage(tx: Transaction) -> list[str]:
     """Digests of replays that no evaluation keeps any more."""
     tx.execute(sa.delete(GARBAGE).where(GARBAGE.c.sha256.in_(sa.select(REPLAYS.c.sha256))))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from daf_common.artifacts import ArtifactStore, check_artifact
 from daf_common.errors import FailedPrecondition, InvalidArgument, Unavailable
+from daf_common.leases import Leader
 from daf_common.store import Store
 from daf_evaluation import replay_store
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
@@ -18,8 +19,8 @@ MAX_BYTES = 256 << 20
 class Replays:
     """What evaluations keep, and the clearing away of what none keeps."""
 
-    def __init__(self, database: Store, artifacts: ArtifactStore) -> None:
-        self._store, self._artifacts = database, artifacts
+    def __init__(self, database: Store, leader: Leader, artifacts: ArtifactStore) -> None:
+        self._store, self._leader, self._artifacts = database, leader, artifacts
         self._clearing = asyncio.Lock()
 
     async def prepare(self, evaluation: str, artifact: Artifact) -> ArtifactLocation:
@@ -60,9 +61,19 @@ class Replays:
                 raise FailedPrecondition(message, reason="ARTIFACT_MISSING")
 
     async def clear(self) -> None:
-        """Deletes what no evaluation keeps; what could not be deleted is tried again the next time."""
+        """Deletes what no evaluation keeps; what could not be deleted is tried again the next time.
+
+        Only the replica that leads does so: of two, one might delete what was written again since the other forgot it.
+
+        Raises:
+            Aborted: another one has come to lead meanwhile.
+        """
         async with self._clearing:
+            fence = self._leader.fence
+            if fence is None or not await self._store.read(replay_store.has_garbage):
+                return
             digests = await self._store.run(replay_store.garbage)
             for digest in digests:
+                self._leader.check(fence)
                 await self._artifacts.delete(Artifact(sha256=digest, owner=self._artifacts.owner))
             await self._store.run(replay_store.forget_garbage, digests)

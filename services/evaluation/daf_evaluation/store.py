@@ -10,13 +10,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from daf_common.failures import Failure
-from daf_common.store import Transaction
+from daf_common.store import Transaction, check_fence
 from daf_common.times import utc
 from daf_evaluation import replay_store, shard_store, telemetry
 from daf_evaluation.evaluations import Evaluation, State
 from daf_evaluation.shards import Shard, ShardState
 from daf_evaluation.slots import Claim, grant
 from daf_evaluation.tables import EVALUATIONS, HISTORY, LOGS, SHARDS
+
+LEASE = "evaluation"
+"""The lease of the replica that decides about evaluations and starts their workloads."""
 
 KIND = "evaluation"
 """What tombstones call an evaluation."""
@@ -37,6 +40,20 @@ _CHANGED = (
 )
 _ONE_CHANGED = _CHANGED.where(_WANTED)
 _UNCLEANED = sa.select(EVALUATIONS.c.id).where(EVALUATIONS.c.cleaned.is_(False)).order_by(EVALUATIONS.c.number)
+_WANTING = (
+    sa.select(EVALUATIONS.c.id)
+    .where(
+        EVALUATIONS.c.revision > sa.bindparam("after"),
+        EVALUATIONS.c.cleaned.is_(False),
+        sa.or_(
+            EVALUATIONS.c.replicas == 0,
+            EVALUATIONS.c.cancel_requested,
+            EVALUATIONS.c.failure.is_not(None),
+            EVALUATIONS.c.done == EVALUATIONS.c.total,
+        ),
+    )
+    .order_by(EVALUATIONS.c.number)
+)
 _CLAIMS = (
     sa.select(
         EVALUATIONS.c.id,
@@ -113,12 +130,24 @@ def claims(tx: Transaction) -> list[Claim]:
     return [Claim(row.id, row.replicas, min(row.workers, row.shards)) for row in tx.execute(_CLAIMS)]
 
 
-def save(tx: Transaction, changes: Mapping[str, tuple[Evaluation, Evaluation]], now: datetime, slots: int) -> list[str]:
+def wanting(tx: Transaction, revision: int) -> list[str]:
+    """Evaluations that have changed since a revision so that something may have to be done about them. That some more
+    episodes are done needs nothing."""
+    return list(tx.execute(_WANTING, {"after": revision}).scalars())
+
+
+def save(
+    tx: Transaction, changes: Mapping[str, tuple[Evaluation, Evaluation]], now: datetime, slots: int, fence: int
+) -> list[str]:
     """Stores evaluations (old, new), but for those that changed meanwhile.
 
     Returns:
         The evaluations that may start because others have given slots back; `slots` is how many there are.
+
+    Raises:
+        Aborted: another replica decides by now.
     """
+    check_fence(tx, LEASE, fence)
     freed = False
     for old, new in changes.values():
         if not tx.execute(_SWAP, {"wanted": old.id, "expected": old.revision, **_progress(new)}).rowcount:

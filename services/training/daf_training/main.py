@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import grpc
 
 from daf_common.artifacts import ArtifactStore
+from daf_common.leases import Leader
 from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.migrations import upgrade
+from daf_common.others import OtherReplicas
 from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
 from daf_common.requests import Forgetter
@@ -24,9 +26,11 @@ from daf_protos.training.v1.worker_service_pb2_grpc import add_TrainingWorkerSer
 from daf_training.attempts import parse_workload_name
 from daf_training.catalog_servicer import CatalogServicer
 from daf_training.jobs import Action, Job, Seen
+from daf_training.queue_store import wanting
 from daf_training.reconciler import JobController
 from daf_training.servicer import TrainingServicer
 from daf_training.settings import TrainingSettings
+from daf_training.store import LEASE
 from daf_training.sweeper import Sweeper
 from daf_training.tables import MIGRATIONS
 from daf_training.telemetry import job_counts
@@ -44,9 +48,11 @@ class Training:
         artifacts = ArtifactStore(settings.artifacts(), "training")
         self._watcher = Watcher(store)
         self._counts = job_counts(store)
-        controller = JobController(store, backend, settings, clock, context.ids, self._enqueue)
+        self.leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
+        controller = JobController(store, self.leader, backend, settings, clock, context.ids, self._enqueue)
         self._reconciler: Reconciler[Job, Seen, Action] = Reconciler("training-jobs", controller, clock)
-        self._sweeper = Sweeper(store, backend, artifacts, clock)
+        self._others = OtherReplicas(store, self.leader, wanting, self._enqueue)
+        self._sweeper = Sweeper(store, self.leader, backend, artifacts, clock)
         self._forgetter = Forgetter(store, clock)
         self._servicer = TrainingServicer(
             store, artifacts, statistics, self._watcher, settings, backend, clock, context.ids, self._enqueue
@@ -69,7 +75,9 @@ class Training:
         self._watcher.start()
         self._backend.watch(self._look_again)
         self._counts.start()
+        self.leader.start()
         self._reconciler.start()
+        self._others.start()
         self._sweeper.start()
         self._forgetter.start()
 
@@ -77,8 +85,10 @@ class Training:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
         await self._forgetter.stop()
         await self._sweeper.stop()
+        await self._others.stop()
         await self._reconciler.stop()
         await self._counts.stop()
+        await self.leader.stop()
         await self._watcher.stop()
         await self._backend.close()
 
@@ -87,7 +97,8 @@ class Training:
         self.store.close()
 
     def _enqueue(self, *job_ids: str) -> None:
-        self._reconciler.enqueue(*job_ids)
+        if self.leader.fence is not None:  # else they would pile up here; the leader finds them by itself
+            self._reconciler.enqueue(*job_ids)
 
     def _look_again(self, workload: str) -> None:
         if attempt := parse_workload_name(workload):

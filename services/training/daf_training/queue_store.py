@@ -23,6 +23,9 @@ _IS_WAITING = JOBS.c.state == JobState.PENDING.value
 _WAITING = (
     sa.select(JOBS.c.id, JOBS.c.compute).where(_IS_WAITING).order_by(JOBS.c.queue_number, JOBS.c.number).limit(FRONT)
 )
+_ASKING = sa.select(JOBS.c.id).where(
+    JOBS.c.revision > sa.bindparam("after"), sa.or_(~_OCCUPYING, JOBS.c.cancel_requested)
+)
 _BEFORE = (
     sa.select(JOBS.c.id)
     .where(_IS_WAITING, JOBS.c.queue_number < sa.bindparam("place"))
@@ -36,6 +39,13 @@ LAST_PLACE = sa.select(sa.func.coalesce(sa.func.max(JOBS.c.queue_number), 0) + 1
 def live_jobs(tx: Transaction) -> list[str]:
     """Ids of the jobs about which something may have to be done: those that have started, and the first that wait."""
     return [*tx.execute(_OCCUPIED).scalars(), *(row.id for row in tx.execute(_WAITING))]
+
+
+def wanting(tx: Transaction, revision: int) -> list[str]:
+    """Ids of the jobs about which something may have to be done because of what has changed since a revision: those
+    that wait, are to stop or have ended, and then the first of the queue. That others train on needs nothing."""
+    changed = list(tx.execute(_ASKING, {"after": revision}).scalars())
+    return [*changed, *(row.id for row in tx.execute(_WAITING))] if changed else []
 
 
 def admissions(tx: Transaction, jobs: Iterable[Job], capacity: Capacity) -> Mapping[str, Granted | Held]:

@@ -11,6 +11,7 @@ from daf_common import names
 from daf_common.clock import Clock
 from daf_common.errors import FailedPrecondition, Unavailable
 from daf_common.ids import Ids
+from daf_common.leases import Leader
 from daf_common.store import Store
 from daf_common.workloads import Backend, Observation, Ranks, Resources, State, Workload
 from daf_training import jobs, queue_store, store
@@ -30,25 +31,31 @@ class JobController:
     def __init__(
         self,
         database: Store,
+        leader: Leader,
         backend: Backend,
         settings: TrainingSettings,
         clock: Clock,
         ids: Ids,
         enqueue: Callable[..., None],
     ) -> None:
-        self._store, self._backend, self._settings = database, backend, settings
+        self._store, self._leader, self._backend, self._settings = database, leader, backend, settings
         self._clock, self._ids, self._enqueue = clock, ids, enqueue
         self._capacity = settings.capacity()
         self._admissions: Mapping[str, Granted | Held] = {}  # of the batch at hand
         self._refused: dict[str, str] = {}
         """Workloads that could not be started when that was last tried, and why."""
+        self._fence: int | None = None
 
     async def live(self) -> Sequence[str]:
-        """See `Controller.live`."""
+        """See `Controller.live`. Waits until this replica leads."""
+        await self._leader.elected()
         return await self._store.read(queue_store.live_jobs)
 
     async def load(self, keys: Sequence[str]) -> Mapping[str, Job]:
         """See `Controller.load`."""
+        self._fence = await self._leader.lead()
+        if self._fence is None:
+            return {}
         batch = await self._store.read(store.load_jobs, keys, self._capacity)
         self._admissions = batch.admissions
         return batch.jobs
@@ -94,12 +101,13 @@ class JobController:
 
     async def save(self, changes: Mapping[str, tuple[Job, Job]]) -> None:
         """See `Controller.save`."""
-        now = self._clock.now()
-        next_jobs = await self._store.run(store.save_jobs, list(changes.values()), now, self._capacity)
+        now, fence = self._clock.now(), self._leader.check(self._fence)
+        next_jobs = await self._store.run(store.save_decided, list(changes.values()), now, self._capacity, fence)
         self._enqueue(*next_jobs)
 
     async def perform(self, key: str, row: Job, action: Action) -> None:
         """See `Controller.perform`."""
+        self._leader.check(self._fence)
         name = workload_name(row.id, row.attempt)
         match action:
             case Action.START_WORKLOAD:

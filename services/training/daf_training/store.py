@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from daf_common import names
 from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
-from daf_common.store import Transaction
+from daf_common.store import Transaction, check_fence
 from daf_protos.training.v1.training_job_pb2 import Checkpoint
 from daf_training.admission import Capacity, Granted, Held
 from daf_training.attempt_store import drop_attempts, record_attempt
@@ -21,6 +21,9 @@ from daf_training.queue_store import LAST_PLACE, admissions, next_jobs
 from daf_training.rows import changing_columns, job_columns, submitted_columns, to_job
 from daf_training.tables import JOBS, TRANSITIONS
 from daf_training.telemetry import count_changes
+
+LEASE = "training"
+"""The lease of the replica that decides about jobs and starts their workloads."""
 
 KIND = "trainingJob"
 """What deleted jobs are called in tombstones."""
@@ -125,6 +128,18 @@ def save_jobs(tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime
         if save_job(tx, old, new, now):
             moved = moved or old.state is not new.state
     return next_jobs(tx, capacity) if moved else []
+
+
+def save_decided(
+    tx: Transaction, changes: Sequence[tuple[Job, Job]], now: datetime, capacity: Capacity, fence: int
+) -> list[str]:
+    """As `save_jobs`, for the replica that decides about jobs.
+
+    Raises:
+        Aborted: another one decides by now.
+    """
+    check_fence(tx, LEASE, fence)
+    return save_jobs(tx, changes, now, capacity)
 
 
 def save_job(tx: Transaction, old: Job, new: Job, now: datetime) -> bool:

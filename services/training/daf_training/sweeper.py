@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from daf_common.artifacts import ArtifactStore
 from daf_common.clock import Clock
 from daf_common.errors import TRANSIENT
+from daf_common.leases import Leader
 from daf_common.store import Store
 from daf_common.workloads import Backend, Observation, State
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -27,11 +28,15 @@ BATCH = 100
 
 
 class Sweeper:
-    """Looks at everything now and then. What it misses once, it finds the next time."""
+    """Looks at everything now and then, where this replica leads. What it misses once, it finds the next time."""
 
-    def __init__(self, database: Store, backend: Backend, artifacts: ArtifactStore, clock: Clock) -> None:
-        self._store, self._backend, self._artifacts, self._clock = database, backend, artifacts, clock
+    def __init__(
+        self, database: Store, leader: Leader, backend: Backend, artifacts: ArtifactStore, clock: Clock
+    ) -> None:
+        self._store, self._leader, self._backend = database, leader, backend
+        self._artifacts, self._clock = artifacts, clock
         self._over_since: dict[str, float] = {}
+        self._fence: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -46,7 +51,8 @@ class Sweeper:
                 await self._task
 
     async def step(self) -> None:
-        """One look."""
+        """One look, once this replica leads."""
+        self._fence = await self._leader.elected()
         await self._sweep_workloads()
         await self._sweep_artifacts()
 
@@ -70,6 +76,7 @@ class Sweeper:
         over = [name for name, (job_id, attempt) in attempts.items() if _is_over(jobs.get(job_id), attempt)]
         self._over_since = {name: self._over_since.get(name, self._clock.monotonic()) for name in over}
         for name in over:
+            self._leader.check(self._fence)
             await self._clear(name, workloads)
 
     async def _clear(self, name: str, workloads: Mapping[str, Observation]) -> None:
@@ -83,6 +90,8 @@ class Sweeper:
             return
         digests = await self._store.run(checkpoint_store.garbage, BATCH)
         for digest in digests:
+            # What a successor has deleted and forgotten may have been written again since.
+            self._leader.check(self._fence)
             await self._artifacts.delete(Artifact(sha256=digest, owner=self._artifacts.owner))
         await self._store.run(checkpoint_store.forget_garbage, digests)
 

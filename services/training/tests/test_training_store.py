@@ -147,7 +147,7 @@ async def test_the_sweeper_stops_and_removes_workloads_that_are_over(stack: Stac
         "runs-a1": Observation(State.FAILED),
         "runs-a2": Observation(State.RUNNING),
     }
-    sweeper = Sweeper(stack.training.store, machines, stack.artifacts, clock)
+    sweeper = Sweeper(stack.training.store, stack.training.leader, machines, stack.artifacts, clock)
 
     await sweeper.step()
     assert machines.states.keys() == {"done-a1", "runs-a2"}
