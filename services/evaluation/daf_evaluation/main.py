@@ -25,8 +25,8 @@ from daf_evaluation.replay_sweeper import ReplaySweeper
 from daf_evaluation.replays import Replays
 from daf_evaluation.servicer import EvaluationServicer
 from daf_evaluation.settings import EvaluationSettings
-from daf_evaluation.telemetry import evaluation_counts
 from daf_evaluation.store import LEASE, wanting
+from daf_evaluation.telemetry import evaluation_counts
 from daf_evaluation.worker_servicer import EvaluationWorkerServicer
 from daf_protos.evaluation.v1 import evaluation_service_pb2, worker_service_pb2
 from daf_protos.evaluation.v1.evaluation_service_pb2_grpc import add_EvaluationServiceServicer_to_server
