@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import py_compile
+import shutil
 import subprocess
 import sys
 import time
@@ -29,26 +30,45 @@ DATE = 315532800  # 1980-01-01, as in wheels
 
 
 def main(verb: str, *arguments: str) -> None:
-    """`base`, `locked REQUIREMENTS`, `trimmed REQUIREMENTS`, or `own FOLDER [MODULE]`: our wheels, their bill of materials, what is started."""
+    """One of the verbs below, with what it is about."""
     began = time.time()
-    if verb == "base":
+    if verb == "system":  # PACKAGE...: Debian's packages
+        install_system_packages(*arguments)
+        add_account()
+    elif verb == "base":  # an environment without packages
         add_account()
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], check=True)
         for script in VENV.glob("bin/[aA]ctivate*"):  # for people at a shell
             script.unlink()
         compile_missing(STDLIB)
-    elif verb in ("locked", "trimmed"):
+    elif verb in ("locked", "trimmed"):  # REQUIREMENTS: a file
         install("--require-hashes", "--requirement", arguments[0])
         if verb == "trimmed":
             trim(PACKAGES, began - 1)
         compile_missing(VENV)
-    elif verb == "own":
-        install(*sorted(map(str, Path(arguments[0]).glob("*.whl"))))
+    elif verb == "own":  # FOLDER [MODULE]: our wheels and their bill of materials; what a service starts
+        wheels = [wheel.name.split("-") for wheel in sorted(Path(arguments[0]).glob("*.whl"))]
+        for name, *_ in wheels:  # of the image that this one is built on
+            shutil.rmtree(PACKAGES / name, ignore_errors=True)
+        # By name and not by file: of files, it is noted where they lay, and when.
+        install("--reinstall", "--no-index", "--find-links", arguments[0], *(f"{w[0]}=={w[1]}" for w in wheels))
         if arguments[1:]:
             add_program(arguments[1])
         compile_missing(VENV)
         sbom.write(Path(arguments[0], "sbom.json"), PACKAGES)
     date(began)
+
+
+def install_system_packages(*names: str) -> None:
+    """Without logs, caches and lists: they are of no use in an image, and never twice the same."""
+    subprocess.run(["apt-get", "update", "-q"], check=True)
+    subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *names], check=True)
+    for folder in ("/var/lib/apt/lists", "/var/cache", "/var/log"):
+        for path in Path(folder).rglob("*"):
+            if path.is_file():
+                path.unlink()
+    for path in Path("/var/lib/dpkg").glob("*-old"):
+        path.unlink()
 
 
 def install(*what: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 GENERATED = ("kubernetes",)
 """Packages of generated code: a hundred megabytes of comments. Their bytecode without docstrings is a quarter of that."""
 
-UNREAD = ("tests", "sqlalchemy/testing", "alembic/testing", "numpy/f2py", "*.pyi", "*.pxd", "*.h", "*.a")
+UNREAD = ("tests", "sqlalchemy/testing", "alembic/testing", "*.pyi", "*.pxd", "*.h", "*.a")
 """Tests and what helps to write them; what compilers and type checkers read."""
 
 
@@ -30,7 +30,7 @@ def trim(packages: Path, began: float) -> None:
         # Libraries that a wheel brings along (*.libs) are patched; strip may break those.
         if library.stat().st_mtime >= began and not library.parent.name.endswith(".libs"):
             environment = {"LD_LIBRARY_PATH": str(Path(strip).parent)}
-            subprocess.run([strip, "--strip-debug", str(library)], check=True, env=environment)
+            subprocess.run([strip, "--strip-unneeded", str(library)], check=True, env=environment)
 
 
 def compile_away(package: Path) -> None:
