@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-disable_created_metrics()  # they would double the series of every counter and histogram
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series of every counter and histogram
 
 LABELS = {
     "access": "`read` or `write`",

@@ -91,6 +91,6 @@ def _count(tx: Transaction, kinds: Sequence[Kind]) -> Mapping[str, Mapping[str, 
         rows = tx.execute(sa.select(kind.state, sa.func.count()).group_by(kind.state))
         counts = dict.fromkeys(kind.states, 0)
         # A state that only a newer release knows is not shown: its replicas show it.
-        counts.update((state, number) for state, number in rows if state in counts)
+        counts.update({row[0]: row[1] for row in rows if row[0] in counts})
         found[kind.name] = counts
     return found
