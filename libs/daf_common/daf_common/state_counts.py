@@ -88,9 +88,9 @@ def _revision(tx: Transaction) -> int:
 def _count(tx: Transaction, kinds: Sequence[Kind]) -> Mapping[str, Mapping[str, int]]:
     found = {}
     for kind in kinds:
-        rows = tx.execute(sa.select(kind.state, sa.func.count()).group_by(kind.state))
+        rows = tx.execute(sa.select(kind.state.label("state"), sa.func.count().label("number")).group_by(kind.state))
         counts = dict.fromkeys(kind.states, 0)
         # A state that only a newer release knows is not shown: its replicas show it.
-        counts.update({row[0]: row[1] for row in rows if row[0] in counts})
+        counts.update({row.state: row.number for row in rows if row.state in counts})
         found[kind.name] = counts
     return found
