@@ -91,7 +91,7 @@ def sweep_state(view: SweepView) -> str:
 
 
 def headline(view: SweepView) -> Text:
-    """One line about a sweep: its state, its trials by state, and its age."""
+    """One line about a sweep: its state, its trials by state, its age, and whose it is where that is known."""
     counts = view.sweep.trials
     parts = [f"{counts.succeeded} of {view.sweep.planned_trials} trials done"]
     parts += [f"{count} {name}" for name, count in (("running", counts.running), ("failed", counts.failed)) if count]
@@ -100,6 +100,8 @@ def headline(view: SweepView) -> Text:
     if view.sweep.HasField("create_time"):
         end = view.sweep.end_time.seconds if view.sweep.HasField("end_time") else time.time()
         parts.append(duration(max(0.0, end - view.sweep.create_time.seconds)))
+    if view.sweep.creator:
+        parts.append(f"by {view.sweep.creator}")
     line = Text.assemble((view.sweep.name, "bold"), "  ", state_text(sweep_state(view)), "  ", ", ".join(parts))
     return line.append(f"  ({view.trouble})", style="yellow") if view.trouble else line
 

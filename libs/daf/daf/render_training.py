@@ -64,7 +64,7 @@ def live_job(view: JobView, width: int, height: int) -> RenderableType:
 
 
 def headline(view: JobView) -> Text:
-    """One line about a job: its state, its attempt, and its age."""
+    """One line about a job: its state, its attempt, its age, and whose it is where that is known."""
     job = view.job
     parts = []
     if job.attempt > 1:
@@ -74,6 +74,8 @@ def headline(view: JobView) -> Text:
     if job.HasField("create_time"):
         end = job.end_time.seconds if job.HasField("end_time") else time.time()
         parts.append(duration(max(0.0, end - job.create_time.seconds)))
+    if job.creator:
+        parts.append(f"by {job.creator}")
     line = Text.assemble((job.name, "bold"), "  ", state_text(job_state(job)), "  ", ", ".join(parts))
     return line.append(f"  ({view.trouble})", style="yellow") if view.trouble else line
 

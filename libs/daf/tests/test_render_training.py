@@ -96,3 +96,12 @@ def test_an_attempt_whose_workers_have_not_reported_yet_just_follows() -> None:
 def test_numbers_are_written_for_people() -> None:
     assert (speed(5912.3), speed(12.345), speed(None)) == ("5,912", "12.3", "-")
     assert (size(7), size(5.2e8), size(2.5e12)) == ("7 B", "520 MB", "2.5 TB")
+
+
+def test_a_job_says_whose_it_is_where_that_is_known() -> None:
+    view = running()
+    assert not any("by " in line for line in drawn(view))
+
+    view.job.creator = "alice"
+
+    assert drawn(view)[0].endswith("by alice")
