@@ -66,5 +66,7 @@ $(UV):
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip --quiet install "uv>=0.9,<1"
 
+include docker/images.mk
+
 clean: ## Delete the environment and all caches
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
