@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from daf_common.errors import BY_CODE, DafError, Internal, Violation
+from daf_common.errors import BY_CODE, DafError, Internal, Unavailable, Violation
 
 DOMAIN = "daf"
 _MAX_VIOLATIONS = 50  # an error has to fit into the trailing metadata
@@ -46,7 +46,7 @@ def to_status(error: DafError) -> status_pb2.Status:
 
 def from_call(error: grpc.RpcError) -> DafError:
     """The error that a server raised, as the caller sees it."""
-    kind = BY_CODE.get(error.code().name, Internal)
+    kind = Unavailable if _cut_off(error) else BY_CODE.get(error.code().name, Internal)
     reason, metadata, retry, violations = "", {}, None, []
     status = rpc_status.from_call(error) if error.trailing_metadata() else None
     for detail in status.details if status else ():
@@ -64,3 +64,10 @@ def from_call(error: grpc.RpcError) -> DafError:
             retry = info_retry.retry_delay.ToNanoseconds() / 1e9
     message = error.details() or error.code().name
     return kind(message, reason=reason, metadata=metadata, retry_after_seconds=retry, violations=violations)
+
+
+def _cut_off(error: grpc.RpcError) -> bool:
+    """Whether what lies between the caller and a service reset the stream, as nginx does when the service dies. gRPC
+    calls that an internal error, too, but only services send details with theirs."""
+    details = error.details() or ""
+    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata() and "RST_STREAM" in details

@@ -117,14 +117,8 @@ valueFrom:
 {{- end }}
 {{- end -}}
 
-{{/* Placement of jobs' pods, the JSON of DAF_PODS: of all, and what profiles have on top. */}}
+{{/* Placement of jobs' pods, the JSON of DAF_PODS: of all, and whole for each profile that has more. */}}
 {{- define "daf.pods" -}}
-{{- $profiles := dict -}}
-{{- range $name, $profile := .Values.profiles -}}
-{{- with $profile.pods -}}
-{{- $_ := set $profiles $name (include "daf.placement" . | fromYaml) -}}
-{{- end -}}
-{{- end -}}
 {{- $all := include "daf.placement" .Values.jobs.pods | fromYaml -}}
 {{- with .Values.jobs.queue -}}
 {{- $_ := set $all "labels" (merge (dict "kueue.x-k8s.io/queue-name" .) (default dict $all.labels)) -}}
@@ -132,13 +126,21 @@ valueFrom:
 {{- with .Values.image.pullSecrets -}}
 {{- $_ := set $all "image_pull_secrets" . -}}
 {{- end -}}
+{{- $profiles := dict -}}
+{{- range $name, $profile := .Values.profiles -}}
+{{- with $profile.pods -}}
+{{- $own := include "daf.placement" . | fromYaml -}}
+{{- $tolerations := concat (default list $all.tolerations) (default list $own.tolerations) -}}
+{{- $_ := set $profiles $name (mergeOverwrite (deepCopy $all) $own (ternary (dict "tolerations" $tolerations) dict (gt (len $tolerations) 0))) -}}
+{{- end -}}
+{{- end -}}
 {{- dict "default" $all "profiles" $profiles | toYaml -}}
 {{- end -}}
 
 {{/* What is said, and only that. Takes `pods` of jobs or of a profile. */}}
 {{- define "daf.placement" -}}
 {{- $placement := dict -}}
-{{- $names := dict "nodeSelector" "node_selector" "priorityClassName" "priority_class_name" "runtimeClassName" "runtime_class_name" "scratchGiB" "scratch_gib" "activeDeadlineSeconds" "active_deadline_seconds" -}}
+{{- $names := dict "nodeSelector" "node_selector" "priorityClassName" "priority_class_name" "runtimeClassName" "runtime_class_name" "scratchGiB" "scratch_gib" "activeDeadlineSeconds" "active_deadline_seconds" "cpuShare" "cpu_share" "graceSeconds" "grace_seconds" -}}
 {{- range $name, $value := . -}}
 {{- if $value -}}
 {{- $_ := set $placement (get $names $name | default $name) $value -}}
