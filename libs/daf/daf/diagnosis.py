@@ -78,7 +78,11 @@ def _secure(endpoint: Endpoint, connection: socket.socket, said: str) -> str:
         )
     if protocol != "h2":
         return f"what answers at {address} does not speak gRPC: is the port right?"
-    return f"{address} answers, but no call came through ({said})" if said else f"{address} answers, but does not serve"
+    return (
+        f"{address} answers, but no call came through ({said})"
+        if said
+        else f"{address} answers, but does not serve: its services may still be starting"
+    )
 
 
 def _rejected(endpoint: Endpoint, name: str, error: ssl.SSLCertVerificationError) -> str:
