@@ -179,7 +179,7 @@ def _principal(tokens: Tokens, header: str) -> str:
         raise Unauthenticated(f"this installation asks for a token, and none was sent: {how}", reason="TOKEN_MISSING")
     if not (principal := tokens.principal(token.strip())):
         raise Unauthenticated(
-            f"this installation does not know the token that was sent; it may have been replaced. Get a new one and {how}",
+            f"this installation does not know the token that was sent, which may have been replaced: get one and {how}",
             reason="TOKEN_UNKNOWN",
         )
     return principal
