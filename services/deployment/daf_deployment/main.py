@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import grpc
 
+from daf_common import migrations
 from daf_common.artifacts import ArtifactStore
-from daf_common.migrations import upgrade
 from daf_common.service import Context, run
 from daf_common.store import Store
 from daf_deployment.artifact_servicer import ArtifactServicer
@@ -56,13 +56,17 @@ def build(context: Context) -> Deployment:
     """The service with its database brought up to date."""
     settings = DeploymentSettings(**context.settings.model_dump())
     store = Store(settings.database("deployment"), "deployment")
-    upgrade(store, MIGRATIONS)
+    migrations.bring_up(store, MIGRATIONS, settings)
     return Deployment(context, settings, store)
 
 
 def main() -> None:
-    """Runs the service in a process of its own."""
-    run(DeploymentSettings(), lambda context: [build(context)])
+    """Runs the service in a process of its own, or brings its database up to date."""
+    settings = DeploymentSettings()
+    if migrations.is_asked_for():
+        migrations.migrate(settings, "deployment", MIGRATIONS)
+    else:
+        run(settings, lambda context: [build(context)])
 
 
 if __name__ == "__main__":

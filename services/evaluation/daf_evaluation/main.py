@@ -7,10 +7,10 @@ from pathlib import Path
 
 import grpc
 
+from daf_common import migrations
 from daf_common.artifacts import ArtifactStore
 from daf_common.leases import Leader
 from daf_common.local_backend import WORKER_MAIN, LocalBackend
-from daf_common.migrations import upgrade
 from daf_common.others import OtherReplicas
 from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
@@ -119,13 +119,16 @@ def build(context: Context, backend: Backend) -> Evaluations:
     """The service with its database brought up to date."""
     settings = EvaluationSettings(**context.settings.model_dump())
     store = Store(settings.database("evaluation"), "evaluation")
-    upgrade(store, MIGRATIONS)
+    migrations.bring_up(store, MIGRATIONS, settings)
     return Evaluations(context, settings, store, backend)
 
 
 def main() -> None:
-    """Runs the service in a process of its own."""
+    """Runs the service in a process of its own, or brings its database up to date."""
     settings = EvaluationSettings()
+    if migrations.is_asked_for():
+        migrations.migrate(settings, "evaluation", MIGRATIONS)
+        return
     processes = LocalProcesses(settings.home / "workers", WORKER_MAIN)
     backend = LocalBackend(processes, "evaluate", settings.home / "cache")
     run(settings, lambda context: [build(context, backend)])

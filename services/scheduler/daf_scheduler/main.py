@@ -7,8 +7,8 @@ from pathlib import Path
 
 import grpc
 
+from daf_common import migrations
 from daf_common.leases import Leader
-from daf_common.migrations import upgrade
 from daf_common.others import OtherReplicas
 from daf_common.reconciler import Reconciler
 from daf_common.requests import Forgetter
@@ -132,13 +132,17 @@ def build(context: Context) -> Scheduler:
     """The service with its database brought up to date."""
     settings = SchedulerSettings(**context.settings.model_dump())
     store = Store(settings.database("scheduler"), "scheduler")
-    upgrade(store, MIGRATIONS)
+    migrations.bring_up(store, MIGRATIONS, settings)
     return Scheduler(context, settings, store)
 
 
 def main() -> None:
-    """Runs the service in a process of its own."""
-    run(SchedulerSettings(), lambda context: [build(context)])
+    """Runs the service in a process of its own, or brings its database up to date."""
+    settings = SchedulerSettings()
+    if migrations.is_asked_for():
+        migrations.migrate(settings, "scheduler", MIGRATIONS)
+    else:
+        run(settings, lambda context: [build(context)])
 
 
 if __name__ == "__main__":

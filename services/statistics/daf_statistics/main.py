@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import grpc
 
 from daf_cogames.catalog import catalog
+from daf_common import migrations
 from daf_common.clock import Clock
 from daf_common.ids import Ids
-from daf_common.migrations import upgrade
 from daf_common.requests import Forgetter
 from daf_common.service import Context, run
 from daf_common.settings import ServiceSettings
@@ -62,14 +62,18 @@ class Statistics:
 def build(context: Context) -> Statistics:
     """The service with its database brought up to date."""
     store = Store(context.settings.database("statistics"), "statistics")
-    upgrade(store, MIGRATIONS)
+    migrations.bring_up(store, MIGRATIONS, context.settings)
     known = KnownStatistics(frozenset(catalog().agent_statistics), frozenset(catalog().game_statistics))
     return Statistics(store, known, context.clock, context.ids)
 
 
 def main() -> None:
-    """Runs the service in a process of its own."""
-    run(ServiceSettings(), lambda context: [build(context)])
+    """Runs the service in a process of its own, or brings its database up to date."""
+    settings = ServiceSettings()
+    if migrations.is_asked_for():
+        migrations.migrate(settings, "statistics", MIGRATIONS)
+    else:
+        run(settings, lambda context: [build(context)])
 
 
 if __name__ == "__main__":

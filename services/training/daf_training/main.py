@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import grpc
 
+from daf_common import migrations
 from daf_common.artifacts import ArtifactStore
 from daf_common.leases import Leader
 from daf_common.local_backend import WORKER_MAIN, LocalBackend
-from daf_common.migrations import upgrade
 from daf_common.others import OtherReplicas
 from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
@@ -109,13 +109,16 @@ def build(context: Context, backend: Backend) -> Training:
     """The service with its database brought up to date."""
     settings = TrainingSettings(**context.settings.model_dump())
     store = Store(settings.database("training"), "training")
-    upgrade(store, MIGRATIONS)
+    migrations.bring_up(store, MIGRATIONS, settings)
     return Training(context, settings, store, backend)
 
 
 def main() -> None:
-    """Runs the service in a process of its own."""
+    """Runs the service in a process of its own, or brings its database up to date."""
     settings = TrainingSettings()
+    if migrations.is_asked_for():
+        migrations.migrate(settings, "training", MIGRATIONS)
+        return
     processes = LocalProcesses(settings.home / "workers", WORKER_MAIN)
     backend = LocalBackend(processes, "train", settings.home / "cache")
     run(settings, lambda context: [build(context, backend)])
