@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS = never
 SOURCES := libs services tests benchmarks scripts conftest.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench lint format proto proto-check metrics metrics-check catalog catalog-check clean
+.PHONY: help setup demo test chaos bench chart lint format proto proto-check metrics metrics-check catalog catalog-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ chaos: setup ## Run all fault-injection tests, many seeds
 
 bench: setup ## Print every benchmark beside its peer
 	$(BIN)/python -m benchmarks
+
+chart: setup ## Test the Helm chart; needs helm, and for all of it nginx and a cluster (KUBECONFIG)
+	$(BIN)/pytest -rs tests/chart
 
 lint: setup proto-check metrics-check ## Check style, types, boundaries and generated code
 	$(BIN)/ruff format --check $(SOURCES)

@@ -27,6 +27,10 @@
   value: {{ $root.Values.evaluation.workers | int | quote }}
 - name: DAF_EVALUATION_SLOTS
   value: {{ $root.Values.evaluation.slots | int | quote }}
+- name: DAF_EVALUATION_CPUS
+  value: {{ $root.Values.evaluation.cpus | quote }}
+- name: DAF_EVALUATION_MEMORY_GIB
+  value: {{ $root.Values.evaluation.memoryGiB | quote }}
 {{- end }}
 {{- with concat $root.Values.pods.extraEnv (get $root.Values .component).extraEnv }}
 {{ toYaml . }}
