@@ -36,9 +36,13 @@ def workload(name: str, verb: str = "train", replicas: int = 1, **environment: s
 
 async def until(backend: Backend, name: str, holds: Callable[[Observation | None], bool]) -> Observation | None:
     """Looks at a workload until something holds of what is seen."""
-    async with asyncio.timeout(120):
-        while not holds(seen := (await backend.observe()).get(name)):
-            await asyncio.sleep(0.05)
+    seen = None
+    try:
+        async with asyncio.timeout(90):
+            while not holds(seen := (await backend.observe()).get(name)):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise AssertionError(f"{name} stays as it is: {seen}") from None
     return seen
 
 

@@ -8,10 +8,10 @@ import grpc
 
 from daf_common import migrations
 from daf_common.artifacts import ArtifactStore
+from daf_common.backends import backend_of
+from daf_common.kube.settings import BackendSettings
 from daf_common.leases import Leader
-from daf_common.local_backend import WORKER_MAIN, LocalBackend
 from daf_common.others import OtherReplicas
-from daf_common.processes import LocalProcesses
 from daf_common.reconciler import Reconciler
 from daf_common.requests import Forgetter
 from daf_common.service import Context, run
@@ -119,9 +119,14 @@ def main() -> None:
     if migrations.is_asked_for():
         migrations.migrate(settings, "training", MIGRATIONS)
         return
-    processes = LocalProcesses(settings.home / "workers", WORKER_MAIN)
-    backend = LocalBackend(processes, "train", settings.home / "cache")
+    backend = backend_of(settings, "train", _on_kubernetes)
     run(settings, lambda context: [build(context, backend)])
+
+
+def _on_kubernetes(settings: BackendSettings) -> Backend:
+    from daf_training.pytorchjob_backend import pytorchjob_backend  # imports Kubernetes' client: half a second
+
+    return pytorchjob_backend(settings)
 
 
 if __name__ == "__main__":

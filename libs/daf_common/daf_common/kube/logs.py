@@ -1,0 +1,49 @@
+"""Logs of pods, as they grow and for as long as they may be wanted."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daf_common.kube.api import KubernetesApi, Object
+from daf_common.kube.reasons import name_of, phase_of
+
+MAX_BYTES = 4 << 20
+"""So much of the beginning of a pod's log is read."""
+FRESH_SECONDS = 1.0
+"""A log that was read so short a time ago is not read again."""
+
+
+@dataclass
+class _Log:
+    content: bytes = b""
+    read_at: float = -FRESH_SECONDS
+    whole: bool = False
+    """Whether nothing can follow."""
+
+
+class PodLogs:
+    """What pods have printed. What was read once is kept until it is forgotten, since a pod may be gone before."""
+
+    def __init__(self, api: KubernetesApi, container: str) -> None:
+        self._api, self._container = api, container
+        self._logs: defaultdict[str, dict[str, _Log]] = defaultdict(dict)
+
+    async def read(self, workload: str, pods: Sequence[Object]) -> bytes:
+        """The logs of pods of a workload, one after the other."""
+        contents = []
+        for pod in pods:
+            log = self._logs[workload].setdefault(pod["metadata"]["uid"], _Log())
+            if not log.whole and time.monotonic() - log.read_at >= FRESH_SECONDS:
+                ended = phase_of(pod) in ("Succeeded", "Failed")
+                content = await self._api.log(name_of(pod), self._container, MAX_BYTES)
+                log.content = max(log.content, content or b"", key=len)
+                log.read_at, log.whole = time.monotonic(), ended and content is not None
+            contents.append(log.content)
+        return b"".join(contents)
+
+    def forget(self, workload: str) -> None:
+        """Lets go of what was read of a workload."""
+        self._logs.pop(workload, None)
