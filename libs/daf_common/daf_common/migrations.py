@@ -49,9 +49,9 @@ def upgrade(store: Store, directory: Path) -> None:
     config = _config(directory)
     with store.engine.connect() as connection:
         if store.dialect == "postgresql":
-            connection.execute(sa.schema.CreateSchema(store.schema, if_not_exists=True))
             # Two replicas that start together: the second waits here and finds nothing left to do.
             connection.execute(sa.select(sa.func.pg_advisory_lock(sa.func.hashtext(store.schema))))
+            connection.execute(sa.schema.CreateSchema(store.schema, if_not_exists=True))
             connection.commit()
         try:
             if not _is_newer(config, before := _revision(connection), store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,13 +115,10 @@ def test_a_database_that_is_not_there_is_said_to_be_so_without_its_password(new:
     store.close()
 
 
-def test_two_that_migrate_at_once_migrate_once(postgresql_database: str, new: Path) -> None:
-    stores = [Store(postgresql_database, "things") for _ in range(2)]
-    threads = [threading.Thread(target=upgrade, args=(store, new)) for store in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+def test_several_that_migrate_at_once_migrate_once(postgresql_database: str, new: Path) -> None:
+    stores = [Store(postgresql_database, "things") for _ in range(4)]
+    with ThreadPoolExecutor(len(stores)) as threads:
+        list(threads.map(upgrade, stores, [new] * len(stores)))
     assert all(columns(store) == {"id", "color"} for store in stores)
     for store in stores:
         store.close()
