@@ -12,19 +12,19 @@ metadata:
 rules:
   - apiGroups: [{{ .group }}]
     resources: [{{ .resource }}]
-    verbs: [create, get, list, watch, patch, delete]
-  - apiGroups: [""]
+    verbs: [create, get, list, watch, delete]
+  - apiGroups: [""] # deleted to stop them with a grace period of their own
     resources: [pods]
-    verbs: [get, list, watch]
+    verbs: [list, watch, delete]
   - apiGroups: [""]
     resources: [pods/log]
     verbs: [get]
   - apiGroups: [""] # why a pod does not run
     resources: [events]
-    verbs: [get, list, watch]
-  - apiGroups: [""] # the tokens of jobs
+    verbs: [list]
+  - apiGroups: [""] # the tokens of jobs: written, never read
     resources: [secrets]
-    verbs: [create, get, patch, delete]
+    verbs: [create, patch, delete]
   - apiGroups: [""] # the owner of all workloads
     resources: [configmaps]
     resourceNames: [{{ include "daf.fullname" .root }}-anchor]
