@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import shutil
-import subprocess
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +17,7 @@ from daf_common.clock import ManualClock
 from daf_common.ids import CountedIds
 from daf_common.migrations import upgrade
 from daf_common.store import Store
+from tests.postgres_server import PostgresServer, postgres_binaries
 
 
 @pytest.fixture
@@ -74,38 +72,18 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     in a container; else the tests that need it are skipped with the reason."""
     if url := os.environ.get("DAF_TEST_POSTGRES_URL"):
         yield url
-    elif binaries := _postgres_binaries():
+    elif binaries := postgres_binaries():
         yield from _local_postgres(binaries)
     else:
         yield from _container_postgres()
 
 
-def _postgres_binaries() -> Path | None:
-    candidates = [Path(found).resolve().parent] if (found := shutil.which("postgres")) else []
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((c for c in candidates if (c / "initdb").exists() and (c / "postgres").exists()), None)
-
-
 def _local_postgres(binaries: Path) -> Iterator[str]:
-    directory = Path(tempfile.mkdtemp(prefix="daf-pg-"))
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        shutil.chown(directory, "nobody")
-        as_user = ["setpriv", "--reuid=nobody", "--clear-groups", "--inh-caps=-all"]
-    data = directory / "data"
-
-    def run(*command: str | Path) -> None:
-        subprocess.run([*as_user, *command], check=True, cwd=directory, stdout=subprocess.DEVNULL)
-
-    run(binaries / "initdb", "-D", data, "-U", "daf", "-A", "trust", "-N")
-    options = f"-k {directory} -c listen_addresses='' -c fsync=off -c max_connections=200"
-    control = [binaries / "pg_ctl", "-D", data, "-w"]
-    run(*control, "-o", options, "-l", directory / "log", "start")
+    server = PostgresServer(binaries, fsync="off")
     try:
-        yield f"postgresql+psycopg://daf@/postgres?host={directory}"
+        yield server.url
     finally:
-        run(*control, "-m", "immediate", "stop")
-        shutil.rmtree(directory, ignore_errors=True)
+        server.close()
 
 
 def _container_postgres() -> Iterator[str]:
