@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,10 @@ def run_helm(*command: str, values: Values | None = None) -> str:
     """
     if not shutil.which("helm"):
         pytest.skip("NO HELM: the chart is not tested; put helm on the PATH")
-    stdin = StringIO()
-    YAML().dump({**NEEDED, **(values or {})}, stdin)
+    stdin = json.dumps({**NEEDED, **(values or {})})
     version = ["--kube-version", "1.34.0"] if command[0] in {"template", "lint"} else []
     done = subprocess.run(
-        ["helm", *command, *version], input=stdin.getvalue(), capture_output=True, text=True, timeout=120, check=False
+        ["helm", *command, *version], input=stdin, capture_output=True, text=True, timeout=120, check=False
     )
     if done.returncode:
         raise Refused(done.stderr)
