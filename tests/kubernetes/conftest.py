@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from daf_common.kube.backend import Form, KubernetesBackend
-from daf_common.kube.settings import BackendSettings
+from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
 from daf_evaluation.job_backend import IndexedJobForm
 from daf_training.pytorchjob_backend import PyTorchJobForm
 from tests.cluster import Cluster, cluster
 from tests.contracts.backends import WORKER
 
 __all__ = ["cluster"]
+
+QUICK = PodSettings(grace_seconds=3)
 
 COMMAND = ("python", "-c", f"{WORKER}\nsys.exit(main(sys.argv[1:]))")
 """The stand-in worker, as a program of any image that has Python."""
@@ -27,7 +29,7 @@ def image() -> str:
     return os.environ.get("DAF_TEST_PYTHON_IMAGE", "python:3.12-slim-bookworm")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def jobs_namespace(cluster: Cluster) -> Iterator[str]:
     """For workloads: `baseline`, since the operator's own container does not pass `restricted`."""
     with cluster.namespace(f"daf-test-{uuid.uuid4().hex[:8]}", "baseline") as name:
@@ -37,13 +39,14 @@ def jobs_namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def settings(jobs_namespace: str, image: str) -> BackendSettings:
-    """An installation of each test's own, in the namespace of all."""
+    """An installation of the test's own."""
     return BackendSettings(
         backend="kubernetes",
         kubernetes_namespace=jobs_namespace,
         kubernetes_owner="anchor",
         instance=f"i{uuid.uuid4().hex[:8]}",
         runner_image=image,
+        pods=PodProfiles(default=QUICK),
     )
 
 
@@ -62,9 +65,6 @@ async def make(settings: BackendSettings) -> AsyncIterator[MakeBackend]:
 
     yield make
     for backend in made:
-        for name in await backend.observe():
-            await backend.stop(name, 0)
-            await backend.remove(name)
         await backend.close()
 
 

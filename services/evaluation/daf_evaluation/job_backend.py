@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from daf_common.kube.api import Kind, KubernetesApi, Object, conditions, label_of
 from daf_common.kube.backend import KubernetesBackend
-from daf_common.kube.settings import BackendSettings, PodSettings
+from daf_common.kube.settings import BackendSettings
 from daf_common.workloads import Observation, Resources, State, Workload
 
 JOBS = Kind("batch/v1", "Job", "jobs")
@@ -34,7 +34,7 @@ class IndexedJobForm:
         """See `Form.pod_resources`."""
         return workload.resources
 
-    def specification(self, workload: Workload, pod: Object, settings: PodSettings) -> Object:
+    def specification(self, workload: Workload, pod: Object) -> Object:
         """See `Form.specification`."""
         return {
             "completionMode": "Indexed",
@@ -45,7 +45,6 @@ class IndexedJobForm:
             "podFailurePolicy": {
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },
-            **({"activeDeadlineSeconds": settings.active_deadline_seconds} if settings.active_deadline_seconds else {}),
             "template": pod,
         }
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from daf_common.kube.api import Kind, KubernetesApi, Object, conditions, label_of
 from daf_common.kube.backend import KubernetesBackend
-from daf_common.kube.settings import BackendSettings, PodSettings
+from daf_common.kube.settings import BackendSettings
 from daf_common.workloads import Observation, Ranks, Resources, State, Workload
 
 PYTORCH_JOBS = Kind("kubeflow.org/v1", "PyTorchJob", "pytorchjobs")
@@ -41,7 +41,7 @@ class PyTorchJobForm:
             each.cpus * ranks.per_machine, each.memory_gib * ranks.per_machine, each.gpus * ranks.per_machine
         )
 
-    def specification(self, workload: Workload, pod: Object, settings: PodSettings) -> Object:
+    def specification(self, workload: Workload, pod: Object) -> Object:
         """See `Form.specification`."""
         ranks = _ranks(workload)
         replicas = {"Master": 1, "Worker": ranks.machines - 1}
@@ -49,14 +49,7 @@ class PyTorchJobForm:
         # fails ends the job anyway, since none is restarted.
         return {
             "nprocPerNode": str(ranks.per_machine),
-            "runPolicy": {
-                "cleanPodPolicy": "Running",  # those that have ended stay, until they are removed with the job
-                **(
-                    {"activeDeadlineSeconds": settings.active_deadline_seconds}
-                    if settings.active_deadline_seconds
-                    else {}
-                ),
-            },
+            "runPolicy": {"cleanPodPolicy": "Running"},  # those that have ended stay until the job is removed
             "pytorchReplicaSpecs": {
                 role: {"replicas": number, "restartPolicy": "Never", "template": pod}
                 for role, number in replicas.items()

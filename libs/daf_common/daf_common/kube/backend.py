@@ -16,7 +16,7 @@ from daf_common.kube import reasons
 from daf_common.kube.api import CONFIG_MAPS, EVENTS, PODS, SECRETS, Kind, KubernetesApi, Object, label_of, selector
 from daf_common.kube.logs import PodLogs
 from daf_common.kube.pods import pod_template, secret_content
-from daf_common.kube.settings import BackendSettings, PodSettings
+from daf_common.kube.settings import BackendSettings
 from daf_common.kube.watching import watch_objects
 from daf_common.workloads import Observation, Resources, State, Workload
 
@@ -52,7 +52,7 @@ class Form(Protocol):
         """What one pod of a workload needs."""
         ...
 
-    def specification(self, workload: Workload, pod: Object, settings: PodSettings) -> Object:
+    def specification(self, workload: Workload, pod: Object) -> Object:
         """The `spec` of a workload's object, given the template of its pods."""
         ...
 
@@ -153,7 +153,7 @@ class KubernetesBackend:
             "apiVersion": self._form.kind.api,
             "kind": self._form.kind.name,
             "metadata": {"name": name, "labels": {**settings.labels, **labels}, "ownerReferences": owner},
-            "spec": self._form.specification(workload, pod, settings),
+            "spec": self._form.specification(workload, pod),
         }
         try:
             made = await self._api.create(self._form.kind, body)
@@ -184,9 +184,8 @@ class KubernetesBackend:
             for found in objects
         }
         for name, left in by_workload.items():
-            if name not in seen and any(reasons.phase_of(pod) in ("Pending", "Running") for pod in left):
-                if not all(self._is_given_up(pod) for pod in left):
-                    seen[name] = Observation(State.RUNNING, waiting="its pods are ending")
+            if name not in seen and any(self._lives(pod) for pod in left):
+                seen[name] = Observation(State.RUNNING, waiting="its pods are ending")
         self._pods = by_workload
         return await self._with_events(seen, objects, by_workload)
 
@@ -276,7 +275,10 @@ class KubernetesBackend:
     def _observation(self, found: Object, pods: Sequence[Object]) -> Observation:
         name = label_of(found, WORKLOAD)
         if ended := self._form.ending(found):
-            return self._explained(ended, name, pods) if ended.state is State.FAILED else ended
+            # One that is about to fail still saves, and may say so.
+            if ended.state is State.FAILED and any(self._lives(pod) for pod in pods):
+                return Observation(State.RUNNING, waiting=self._disruptions.get(name, "its pods are ending"))
+            return self._explained(ended, found, pods) if ended.state is State.FAILED else ended
         if not self._form.replaces_pods:
             for pod in pods:
                 replaced = self._began.get((name, reasons.name_of(pod)), pod["metadata"]["uid"])
@@ -286,13 +288,19 @@ class KubernetesBackend:
         ending = self._disruptions.get(name, "") if any(reasons.is_ending(pod) for pod in pods) else ""
         return Observation(State.RUNNING, waiting=ending)
 
-    def _explained(self, ended: Observation, name: str, pods: Sequence[Object]) -> Observation:
+    def _lives(self, pod: Object) -> bool:
+        return reasons.phase_of(pod) in ("Pending", "Running") and not self._is_given_up(pod)
+
+    def _explained(self, ended: Observation, found: Object, pods: Sequence[Object]) -> Observation:
         """How a failed workload ended, by the pod that failed first."""
         failed = [pod for pod in pods if reasons.phase_of(pod) == "Failed"]
         if first := min(failed, key=reasons.failure_time, default=None):
             why, replica = reasons.why_failed(first), self._form.replica(first)
             return Observation(State.FAILED, f"{reasons.name_of(first)}: {why}", replica=replica)
-        return Observation(State.FAILED, "; ".join(filter(None, [self._disruptions.get(name, ""), ended.message])))
+        why = self._disruptions.get(label_of(found, WORKLOAD), "")
+        if gone := self._form.pods(found["spec"]) - len(pods):
+            why = why or f"{gone} of its pods {'is' if gone == 1 else 'are'} gone, as when somebody deletes one"
+        return Observation(State.FAILED, "; ".join(filter(None, [why, ended.message])))
 
     async def _with_events(
         self, seen: Mapping[str, Observation], objects: Iterable[Object], pods: Mapping[str, Sequence[Object]]

@@ -58,6 +58,8 @@ def pod_template(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": settings.grace_seconds,
+            # Of the pod: the operator looks at that of a PyTorchJob only when something else happens to it.
+            **({"activeDeadlineSeconds": settings.active_deadline_seconds} if settings.active_deadline_seconds else {}),
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,

@@ -75,7 +75,8 @@ def why_ending(pod: Object) -> str:
     """Why a pod that is being deleted, or has failed, was disrupted; empty if nothing says so."""
     for condition in conditions(pod):
         if condition["type"] == "DisruptionTarget":
-            what = _DISRUPTIONS.get(condition.get("reason", ""), condition.get("reason", "disrupted"))
+            reason: str = condition.get("reason", "disrupted")
+            what = _DISRUPTIONS.get(reason, reason)
             detail = condition.get("message", "")
             return f"{what}: {detail}" if detail else what
     return ""
