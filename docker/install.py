@@ -24,8 +24,6 @@ VENV = Path("/opt/venv")
 PACKAGES = VENV / "lib/python3.12/site-packages"
 STDLIB = Path("/usr/local/lib/python3.12")
 NEVER_IMPORTED = {"site-packages", "test", "tests", "idlelib", "lib2to3", "tkinter", "turtledemo", "pydoc_data"}
-ACCOUNT = 10001  # user and group
-HOME = Path("/work")
 DATE = 315532800  # 1980-01-01, as in wheels
 
 
@@ -34,9 +32,7 @@ def main(verb: str, *arguments: str) -> None:
     began = time.time()
     if verb == "system":  # PACKAGE...: Debian's packages
         install_system_packages(*arguments)
-        add_account()
     elif verb == "base":  # an environment without packages
-        add_account()
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], check=True)
         for script in VENV.glob("bin/[aA]ctivate*"):  # for people at a shell
             script.unlink()
@@ -50,8 +46,10 @@ def main(verb: str, *arguments: str) -> None:
         wheels = [wheel.name.split("-") for wheel in sorted(Path(arguments[0]).glob("*.whl"))]
         for name, *_ in wheels:  # of the image that this one is built on
             shutil.rmtree(PACKAGES / name, ignore_errors=True)
-        # By name and not by file: of files, it is noted where they lay, and when.
+        # By name and not by file: of files it is noted where they lay.
         install("--reinstall", "--no-index", "--find-links", arguments[0], *(f"{w[0]}=={w[1]}" for w in wheels))
+        for note in PACKAGES.glob("daf*.dist-info/uv_cache.json"):
+            forget(note)
         if arguments[1:]:
             add_program(arguments[1])
         compile_missing(VENV)
@@ -77,13 +75,12 @@ def install(*what: str) -> None:
     subprocess.run([*command, "--python", str(VENV), *what], check=True)
 
 
-def add_account() -> None:
-    """Who the program of an image runs as; some libraries ask for a name and a home."""
-    with Path("/etc/passwd").open("a") as passwd, Path("/etc/group").open("a") as group:
-        passwd.write(f"daf:x:{ACCOUNT}:{ACCOUNT}:DAF:{HOME}:/usr/sbin/nologin\n")
-        group.write(f"daf:x:{ACCOUNT}:\n")
-    HOME.mkdir()
-    os.chown(HOME, ACCOUNT, ACCOUNT)
+def forget(note: Path) -> None:
+    """Deletes uv's note of when a wheel was built."""
+    record = note.with_name("RECORD")
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(line for line in lines if f"/{note.name}," not in line))
+    note.unlink()
 
 
 def add_program(module: str) -> None:

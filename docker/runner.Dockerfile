@@ -33,9 +33,14 @@ COPY --from=workspace /src /src
 WORKDIR /src
 RUN sh /tools/bin/own /own daf-cogames runner
 
+FROM ${BASE} AS account
+COPY docker/account /
+RUN sh /account /rootfs
+
 FROM ${BASE}
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8 HOME=/work DAF_CACHE=/work/cache
+COPY --from=account /rootfs /
 RUN --mount=from=tools,source=/tools/bin,target=/mnt python -B /mnt/install.py base
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/cudnn,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt

@@ -35,9 +35,14 @@ WORKDIR /src
 ARG SERVICE
 RUN sh /tools/bin/own /own daf-${SERVICE}
 
+FROM ${BASE} AS account
+COPY docker/account /
+RUN sh /account /rootfs
+
 FROM ${BASE}
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8 HOME=/work DAF_HOME=/work
+COPY --from=account /rootfs /
 RUN --mount=from=tools,source=/tools/bin,target=/mnt python -B /mnt/install.py base
 # The same for every service: stored, pushed and pulled once.
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/common,target=/media \
