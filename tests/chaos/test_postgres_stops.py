@@ -1,4 +1,4 @@
-"""PostgreSQL stopped as by a crash, again and again, in the middle of a sweep: nothing that was acknowledged is lost."""
+"""PostgreSQL stopped as by a crash, again and again, during a sweep: nothing that was acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ async def digest_of(stack: Stack, trials: int, stop: asyncio.Event, progress: as
     """Runs a sweep to its end; tells how many trials have ended. Sets `stop` at the end."""
     request = sweep_request("stops", trials, parallel=3)
     await persist(stack, lambda channel: SchedulerServiceStub(channel).CreateSweep(request))
-    sweep = Sweep()
+    get, sweep = pb.GetSweepRequest(name="sweeps/stops"), Sweep()
     while sweep.state not in TERMINAL:
-        get = pb.GetSweepRequest(name="sweeps/stops")
         sweep = (await persist(stack, lambda channel: SchedulerServiceStub(channel).GetSweep(get))).sweep
         progress.put_nowait(sweep.trials.succeeded)
         await asyncio.sleep(0.05)

@@ -1,0 +1,189 @@
+"""Several replicas of each service on one PostgreSQL: one acts, and when it is killed or stopped another goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from daf_common.channel import connect, raising, streaming
+from daf_common.errors import Unavailable
+from daf_protos.scheduler.v1 import scheduler_service_pb2 as pb
+from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
+from daf_protos.scheduler.v1.sweep_pb2 import SWEEP_STATE_SUCCEEDED, Sweep
+from tests.replicas import Replicas
+from tests.requests import TERMINAL, all_trials, result_digest, sweep_request
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TRIALS = 16
+TAKEN_OVER_WITHIN_SECONDS = 15.0
+LEASE_SECONDS = 10.0
+
+GRANTS = {
+    "scheduler": ("trials", "INSERT OR UPDATE", "true"),
+    "training": ("jobs", "UPDATE", "NEW.state = 'STARTING' AND OLD.state <> 'STARTING'"),
+    "evaluation": ("evaluations", "UPDATE", "NEW.replicas > OLD.replicas"),
+}
+"""What only the replica that leads may write: every step of a trial, and what starts workloads."""
+
+AUDIT = """
+CREATE TABLE {service}.audit (id serial, writer text, holder text);
+CREATE FUNCTION {service}.audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO {service}.audit (writer, holder)
+    SELECT current_setting('application_name'), split_part(holder, '#', 1) FROM {service}.leases;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER audit AFTER {events} ON {service}.{table} FOR EACH ROW WHEN ({condition})
+    EXECUTE FUNCTION {service}.audit();
+"""
+
+
+@pytest.fixture(scope="module")
+def database(postgres_url: str) -> Iterator[str]:
+    server = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.url.set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def replicas(tmp_path_factory: pytest.TempPathFactory, database: str) -> AsyncIterator[Replicas]:
+    directory = tmp_path_factory.mktemp("replicas") / "r"
+    replicas = Replicas(directory, database, dict.fromkeys(("scheduler", "training", "evaluation", "statistics"), 2))
+    async with replicas.running():
+        for service, (table, events, condition) in GRANTS.items():
+            replicas.rows(AUDIT.format(service=service, table=table, events=events, condition=condition))
+        yield replicas
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def calm(replicas: Replicas) -> str:
+    """What a sweep comes to that nobody disturbs."""
+    async with connect(replicas.address("scheduler")) as channel:
+        stub = SchedulerServiceStub(channel)
+        return await digest_of(stub, await create(stub, "calm"))
+
+
+async def create(stub: SchedulerServiceStub, id: str) -> str:
+    created = await raising(stub.CreateSweep(sweep_request(id, TRIALS, parallel=4)))
+    return str(created.sweep.name)
+
+
+async def digest_of(stub: SchedulerServiceStub, name: str) -> str:
+    """Watches a sweep to its end, by as many streams as it takes; what it came to, whatever it is called."""
+    cursor, sweep = "", Sweep()
+    async with asyncio.timeout(120):
+        while sweep.state not in TERMINAL:
+            try:
+                async for changes in streaming(stub.WatchSweeps(pb.WatchSweepsRequest(name=name, cursor=cursor))):
+                    cursor = changes.cursor
+                    sweep = next(iter(changes.sweeps), sweep)
+                    if sweep.state in TERMINAL:
+                        break
+            except Unavailable:
+                await asyncio.sleep(0.1)
+    assert sweep.state == SWEEP_STATE_SUCCEEDED
+    trials = await all_trials(stub, name)
+    sweep.best_trial = sweep.best_trial.removeprefix(name)
+    return result_digest(sweep, trials)
+
+
+async def until_some_trials_have_ended(stub: SchedulerServiceStub, name: str) -> None:
+    while (await raising(stub.GetSweep(pb.GetSweepRequest(name=name)))).sweep.trials.succeeded < 3:
+        await asyncio.sleep(0.05)
+
+
+def audited(replicas: Replicas, service: str) -> list[tuple[str, str]]:
+    """By whom, and under whose lease, the writes were made that are a leader's alone."""
+    return [(str(w), str(h)) for w, h in replicas.rows(f"SELECT writer, holder FROM {service}.audit ORDER BY id")]
+
+
+async def seconds_until_another_leads(replicas: Replicas, service: str, fence: int) -> float:
+    start = time.monotonic()
+    while replicas.leader(service)[1] == fence:
+        await asyncio.sleep(0.1)
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize("service", list(GRANTS))
+async def test_of_two_replicas_one_acts_and_when_it_is_killed_the_other_takes_over(
+    replicas: Replicas, calm: str, service: str
+) -> None:
+    leader, fence = replicas.leader(service)
+    async with connect(replicas.address("scheduler")) as channel:
+        stub = SchedulerServiceStub(channel)
+        name = await create(stub, f"killed-{service}")
+        running = asyncio.create_task(digest_of(stub, name))
+        await until_some_trials_have_ended(stub, name)
+        replicas.signal(service, leader, signal.SIGKILL)
+        seconds = await seconds_until_another_leads(replicas, service, fence)
+        digest = await running
+    replicas.start(service, leader)
+    await replicas.ready(service, leader)
+
+    assert digest == calm
+    assert seconds < TAKEN_OVER_WITHIN_SECONDS
+    writes = audited(replicas, service)
+    assert {writer for writer, _ in writes} == {f"{service}-0", f"{service}-1"}
+    assert all(writer == holder for writer, holder in writes)
+    assert replicas.leader(service)[0] != leader
+
+
+async def test_a_leader_that_is_stopped_and_goes_on_later_writes_nothing_more(replicas: Replicas, calm: str) -> None:
+    leader, fence = replicas.leader("scheduler")
+    async with connect(f"unix:{replicas.directory}/scheduler-{1 - leader}.sock") as channel:
+        stub = SchedulerServiceStub(channel)
+        name = await create(stub, "stopped")
+        await until_some_trials_have_ended(stub, name)
+        replicas.signal("scheduler", leader, signal.SIGSTOP)
+        seconds = await seconds_until_another_leads(replicas, "scheduler", fence)
+        replicas.signal("scheduler", leader, signal.SIGCONT)
+        digest = await digest_of(stub, name)
+
+    assert digest == calm
+    assert seconds < TAKEN_OVER_WITHIN_SECONDS
+    assert all(writer == holder for writer, holder in audited(replicas, "scheduler"))
+    assert replicas.leader("scheduler") == (1 - leader, fence + 1)
+
+
+@pytest.mark.parametrize("service", list(GRANTS))
+async def test_a_leader_that_is_asked_to_end_hands_over_at_once(replicas: Replicas, calm: str, service: str) -> None:
+    leader, fence = replicas.leader(service)
+    async with connect(replicas.address("scheduler")) as channel:
+        stub = SchedulerServiceStub(channel)
+        name = await create(stub, f"ended-{service}")
+        running = asyncio.create_task(digest_of(stub, name))
+        await until_some_trials_have_ended(stub, name)
+        replicas.signal(service, leader, signal.SIGTERM)
+        seconds = await seconds_until_another_leads(replicas, service, fence)
+        digest = await running
+    replicas.start(service, leader)
+    await replicas.ready(service, leader)
+
+    assert digest == calm
+    assert seconds < LEASE_SECONDS
+    assert all(writer == holder for writer, holder in audited(replicas, service))
+
+
+async def test_a_statistics_replica_that_is_killed_is_not_missed(replicas: Replicas, calm: str) -> None:
+    async with connect(replicas.address("scheduler")) as channel:
+        stub = SchedulerServiceStub(channel)
+        name = await create(stub, "killed-statistics")
+        running = asyncio.create_task(digest_of(stub, name))
+        await until_some_trials_have_ended(stub, name)
+        for number in range(2):
+            replicas.signal("statistics", number, signal.SIGKILL)
+            replicas.start("statistics", number)
+            await replicas.ready("statistics", number)
+        assert await running == calm
