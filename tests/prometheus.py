@@ -67,12 +67,14 @@ class Prometheus:
 
 
 @contextmanager
-def running_prometheus(directory: Path, scrape_configs: Sequence[dict[str, Any]]) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes every half second; JSON is YAML, so its configuration is written as that."""
+def running_prometheus(
+    directory: Path, scrape_configs: Sequence[dict[str, Any]], interval: str = "500ms"
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes so often. JSON is YAML, so its configuration is written as that."""
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "prometheus.json"
     configuration.write_text(
-        json.dumps({"global": {"scrape_interval": "500ms"}, "scrape_configs": list(scrape_configs)})
+        json.dumps({"global": {"scrape_interval": interval}, "scrape_configs": list(scrape_configs)})
     )
     subprocess.run(["promtool", "check", "config", configuration], check=True)
     with socket.socket() as free:
