@@ -34,6 +34,8 @@ def metric_rows(request: RecordMetricsRequest) -> list[dict[str, Any]]:
     violations: list[Violation] = []
     if request.after_step < 0:
         violations.append(Violation("after_step", f"{request.after_step} is negative"))
+    if request.attempt < 0:
+        violations.append(Violation("attempt", f"{request.attempt} is negative: use 0 for none"))
     rows = []
     for number, point in enumerate(request.points):
         field = f"points[{number}]"

@@ -45,7 +45,7 @@ class StatisticsServicer(StatisticsServiceServicer):
         after_step = request.after_step if request.HasField("after_step") else None
         if not rows and after_step is None:
             return pb.RecordMetricsResponse()
-        recorded = await self._store.run(store.add_metrics, request.source, rows, after_step)
+        recorded = await self._store.run(store.add_metrics, request.source, rows, after_step, request.attempt)
         return pb.RecordMetricsResponse(recorded=recorded)
 
     async def ReadMetrics(self, request: pb.ReadMetricsRequest, context: Call) -> pb.ReadMetricsResponse:

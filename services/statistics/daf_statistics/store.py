@@ -42,6 +42,14 @@ METRICS = sa.Table(
 )
 """One row a value. `time_us`: microseconds since 1970; `value`: NULL where it was not finite."""
 
+ATTEMPTS = sa.Table(
+    "metric_attempts",
+    TABLES,
+    sa.Column("source", sa.String(200), primary_key=True),
+    sa.Column("attempt", sa.Integer, nullable=False),
+)
+"""The newest attempt of a source that went back to an earlier step."""
+
 EPISODES = sa.Table(
     "episodes",
     TABLES,
@@ -127,13 +135,40 @@ _COUNTS: sa.Select[Any] = sa.select(
 )
 
 
-def add_metrics(tx: Transaction, source: str, rows: Sequence[dict[str, Any]], after_step: int | None = None) -> int:
-    """Adds values of a source; returns how many were new. What is there stays, but for what is after `after_step`."""
+_NEWEST_ATTEMPT = sa.select(ATTEMPTS.c.attempt).where(ATTEMPTS.c.source == sa.bindparam("wanted")).with_for_update()
+_ADD_ATTEMPT = sa.insert(ATTEMPTS)
+_SET_ATTEMPT = sa.update(ATTEMPTS).where(ATTEMPTS.c.source == sa.bindparam("of")).values(attempt=sa.bindparam("new"))
+
+
+def add_metrics(
+    tx: Transaction, source: str, rows: Sequence[dict[str, Any]], after_step: int | None = None, attempt: int = 0
+) -> int:
+    """Adds values of a source; returns how many were new. What is there stays, but for what is after `after_step`.
+
+    `attempt`: see `RecordMetricsRequest`. A request may come late, even after those that followed it: where replicas
+    forward them, one that was stopped goes on with what its caller has long sent to another.
+    """
+    if attempt:
+        newest = tx.execute(_NEWEST_ATTEMPT, {"wanted": source}).scalar() or 0
+        if attempt < newest:
+            return 0
+        if after_step is not None:
+            if attempt > newest:
+                _go_back(tx, source, attempt, newest)
+            else:
+                after_step = None
     if after_step is not None:
         tx.execute(sa.delete(METRICS).where(METRICS.c.source == source, METRICS.c.step > after_step))
     added = _add(tx, METRICS, rows) if rows else 0
     tx.after_commit(partial(telemetry.POINTS.inc, added))
     return added
+
+
+def _go_back(tx: Transaction, source: str, attempt: int, newest: int) -> None:
+    if newest:
+        tx.execute(_SET_ATTEMPT, {"of": source, "new": attempt})
+    else:
+        tx.execute(_ADD_ATTEMPT, {"source": source, "attempt": attempt})
 
 
 def series(
@@ -325,6 +360,7 @@ def delete_comparison(tx: Transaction, name: str) -> bool:
 def delete_numbers(tx: Transaction, name: str) -> None:
     """Deletes all that is recorded of a source of metrics or of an evaluation."""
     tx.execute(sa.delete(METRICS).where(METRICS.c.source == name))
+    tx.execute(sa.delete(ATTEMPTS).where(ATTEMPTS.c.source == name))
     tx.execute(sa.delete(EPISODES).where(EPISODES.c.evaluation == name))
     tx.execute(sa.delete(OUTCOMES).where(OUTCOMES.c.evaluation == name))
 

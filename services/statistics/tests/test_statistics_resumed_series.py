@@ -148,3 +148,33 @@ async def test_a_return_to_before_the_beginning_is_refused(stub: StatisticsServi
 
     assert [violation.field for violation in refused.value.violations] == ["after_step"]
     assert await series(stub) == {"loss": losses(range(1, 4), 1)}
+
+
+async def test_a_request_that_comes_late_takes_nothing_from_those_that_followed_it(
+    stub: StatisticsServiceAsyncStub,
+) -> None:
+    def of_attempt(updates: range, attempt: int, after_step: int | None = None) -> pb.RecordMetricsRequest:
+        request = report(updates, attempt, after_step)
+        request.attempt = attempt
+        return request
+
+    await raising(stub.RecordMetrics(of_attempt(range(1, 21), 1)))
+    await raising(stub.RecordMetrics(of_attempt(range(11, 14), 2, after_step=10)))
+    await raising(stub.RecordMetrics(of_attempt(range(14, 16), 2)))
+
+    # Through a replica that was stopped meanwhile; what it sends, its caller has long sent by way of another.
+    again = await raising(stub.RecordMetrics(of_attempt(range(11, 14), 2, after_step=10)))
+    late = await raising(stub.RecordMetrics(of_attempt(range(21, 23), 1)))
+
+    assert (again.recorded, late.recorded) == (0, 0)
+    assert await series(stub) == {"loss": losses(range(1, 11), 1) + losses(range(11, 16), 2)}
+
+    await raising(stub.RecordMetrics(of_attempt(range(13, 14), 3, after_step=12)))
+    assert await series(stub) == {"loss": losses(range(1, 11), 1) + losses(range(11, 13), 2) + losses(range(13, 14), 3)}
+
+
+async def test_of_a_source_that_was_deleted_no_attempt_is_remembered(stub: StatisticsServiceAsyncStub) -> None:
+    await raising(stub.RecordMetrics(pb.RecordMetricsRequest(source=JOB, attempt=3, after_step=0)))
+    await raising(stub.DeleteNumbers(pb.DeleteNumbersRequest(name=JOB)))
+    first = pb.RecordMetricsRequest(source=JOB, attempt=1, points=report(range(1, 3), 1).points)
+    assert (await raising(stub.RecordMetrics(first))).recorded == 2

@@ -134,12 +134,13 @@ def says_nothing(request: worker_pb.ReportTrainingRequest) -> bool:
 
 
 def metrics_request(
-    source: str, samples: Iterable[worker_pb.MetricSample], after_update: int | None
+    source: str, attempt: int, samples: Iterable[worker_pb.MetricSample], after_update: int | None
 ) -> RecordMetricsRequest:
     """The samples as points of the job's series, by update. Values that are not finite go by name.
 
     Args:
         source: resource name of the job.
+        attempt: the number of its attempt.
         samples: what was measured.
         after_update: where the job went back to, so that points of later updates are dropped; None if it did not.
     """
@@ -151,7 +152,7 @@ def metrics_request(
         if sample.HasField("time"):
             point.time.CopyFrom(sample.time)
         points.append(point)
-    return RecordMetricsRequest(source=source, points=points, after_step=after_update)
+    return RecordMetricsRequest(source=source, attempt=attempt, points=points, after_step=after_update)
 
 
 def _progress(message: TrainingProgress) -> TrainingProgress:

@@ -47,7 +47,8 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
         self._store, self._artifacts, self._statistics = database, artifacts, statistics
         self._settings, self._clock, self._enqueue = settings, clock, enqueue
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Of the jobs for which a report is being taken."""
+        """Of the jobs for which a report is being taken here. At another replica the same report may be taken at once:
+        what it writes here is guarded by its sequence number, and its numbers by the attempt's."""
 
     async def GetAssignment(self, request: pb.GetAssignmentRequest, context: Context) -> pb.GetAssignmentResponse:
         """See the proto."""
@@ -114,7 +115,7 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
             after_update = 0  # the attempts before left nothing to go on from
         if request.metrics or after_update is not None:
             check_alive(job)
-            metrics = metrics_request(request.attempt.training_job, request.metrics, after_update)
+            metrics = metrics_request(request.attempt.training_job, job.attempt, request.metrics, after_update)
             await raising(self._statistics.RecordMetrics(metrics))
 
     async def _resumable(self, job: Job) -> Sequence[Checkpoint]:

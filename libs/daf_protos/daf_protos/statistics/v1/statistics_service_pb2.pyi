@@ -94,10 +94,15 @@ class RecordMetricsRequest(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     AFTER_STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Resource name of what was measured, for example a training job."""
     after_step: _builtins.int
     """Points of later steps than this are dropped first: the source went back to this step. Unset drops none."""
+    attempt: _builtins.int
+    """Number of the source's attempt that measured this. An attempt goes back once: its repeated request drops nothing
+    more; and once another has gone back, what comes late of those before it is not recorded. 0: there are no attempts.
+    """
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricPoint]:
         """The points."""
@@ -108,10 +113,11 @@ class RecordMetricsRequest(_message.Message):
         source: _builtins.str = ...,
         points: _abc.Iterable[Global___MetricPoint] | None = ...,
         after_step: _builtins.int | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "points", b"points", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_step", b"_after_step", "after_step", b"after_step", "attempt", b"attempt", "points", b"points", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_step: _TypeAlias = _typing.Literal["after_step"]  # noqa: Y015
     _WhichOneofArgType__after_step: _TypeAlias = _typing.Literal["_after_step", b"_after_step"]  # noqa: Y015
