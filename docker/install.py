@@ -17,9 +17,6 @@ from collections.abc import Iterator
 from importlib.util import cache_from_source
 from pathlib import Path
 
-import sbom
-from trim import trim
-
 VENV = Path("/opt/venv")
 PACKAGES = VENV / "lib/python3.12/site-packages"
 STDLIB = Path("/usr/local/lib/python3.12")
@@ -40,6 +37,8 @@ def main(verb: str, *arguments: str) -> None:
     elif verb in ("locked", "trimmed"):  # REQUIREMENTS: a file
         install("--require-hashes", "--requirement", arguments[0])
         if verb == "trimmed":
+            from trim import trim  # only images of services have it: a change of it changes no other
+
             trim(PACKAGES, began - 1)
         compile_missing(VENV)
     elif verb == "own":  # FOLDER [MODULE]: our wheels and their bill of materials; what a service starts
@@ -53,6 +52,8 @@ def main(verb: str, *arguments: str) -> None:
         if arguments[1:]:
             add_program(arguments[1])
         compile_missing(VENV)
+        import sbom  # changes of it leave the layers before this one alone
+
         sbom.write(Path(arguments[0], "sbom.json"), PACKAGES)
     date(began)
 

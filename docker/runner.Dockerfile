@@ -9,7 +9,7 @@ RUN python -c 'import tomllib; print("uv==" + next(p["version"] for p in tomllib
 FROM ${BASE} AS tools
 COPY --from=lock /uv.txt /
 RUN pip install --quiet --root-user-action=ignore --no-compile --target /tools --requirement /uv.txt
-COPY docker /tools/bin
+COPY docker/install.py /tools/bin/
 
 # The workspace: once without the code, so that no change of it reaches the layers of what we depend on.
 FROM ${BASE} AS workspace
@@ -19,6 +19,7 @@ RUN mkdir /manifests && cd /src && cp --parents pyproject.toml uv.lock libs/*/py
 FROM tools AS requirements
 ENV PATH=/tools/bin:${PATH}
 COPY --from=workspace /manifests /src
+COPY docker/locked /tools/bin/
 WORKDIR /src
 RUN sh /tools/bin/locked daf-cogames runner >/all.txt \
     && mkdir /cudnn /cuda /torch /others \
@@ -30,6 +31,7 @@ RUN sh /tools/bin/locked daf-cogames runner >/all.txt \
 FROM tools AS own
 ENV PATH=/tools/bin:${PATH}
 COPY --from=workspace /src /src
+COPY docker/own docker/sbom.py /tools/bin/
 WORKDIR /src
 RUN sh /tools/bin/own /own daf-cogames runner
 
@@ -50,7 +52,7 @@ RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,s
     PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/others,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
-RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
+RUN --mount=from=own,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py own /media
 WORKDIR /work
 USER 10001:10001

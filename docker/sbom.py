@@ -19,9 +19,7 @@ def write(exported: Path, packages: Path) -> None:
     """Reads what `uv export --format cyclonedx1.5` wrote."""
     bill = json.loads(exported.read_text())
     there = {(normalized(one.name), one.version) for one in distributions(path=[str(packages)])}
-    bill["components"] = [
-        one for one in bill["components"] if (normalized(one["name"]), one.get("version")) in there
-    ]
+    bill["components"] = [one for one in bill["components"] if (normalized(one["name"]), one.get("version")) in there]
     known = {bill["metadata"]["component"]["bom-ref"], *(one["bom-ref"] for one in bill["components"])}
     bill["dependencies"] = [
         {**one, "dependsOn": [other for other in one.get("dependsOn", ()) if other in known]}
@@ -40,4 +38,3 @@ def write(exported: Path, packages: Path) -> None:
 def normalized(name: str) -> str:
     """As PEP 503 has it."""
     return re.sub(r"[-_.]+", "-", name).lower()
-

@@ -11,7 +11,7 @@ COPY --from=lock /uv.txt /
 RUN pip install --quiet --root-user-action=ignore --no-compile --target /tools --requirement /uv.txt
 RUN apt-get update -q && apt-get install -y -q --no-install-recommends binutils \
     && cp /usr/bin/strip $(ldd /usr/bin/strip | grep -oE '/\S+/lib(bfd|sframe|z|zstd|jansson)[-.]\S*') /tools/bin
-COPY docker /tools/bin
+COPY docker/install.py docker/trim.py /tools/bin/
 
 # The workspace: once without the code, so that no change of it reaches the layers of what we depend on.
 FROM ${BASE} AS workspace
@@ -21,6 +21,7 @@ RUN mkdir /manifests && cd /src && cp --parents pyproject.toml uv.lock libs/*/py
 FROM tools AS requirements
 ENV PATH=/tools/bin:${PATH}
 COPY --from=workspace /manifests /src
+COPY docker/locked /tools/bin/
 WORKDIR /src
 ARG SERVICE
 RUN mkdir /common /service \
@@ -31,6 +32,7 @@ RUN mkdir /common /service \
 FROM tools AS own
 ENV PATH=/tools/bin:${PATH}
 COPY --from=workspace /src /src
+COPY docker/own docker/sbom.py /tools/bin/
 WORKDIR /src
 ARG SERVICE
 RUN sh /tools/bin/own /own daf-${SERVICE}
@@ -50,7 +52,7 @@ RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,s
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/service,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py trimmed /media/requirements.txt
 ARG SERVICE
-RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
+RUN --mount=from=own,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py own /media daf_${SERVICE}.main
 WORKDIR /work
 USER 10001:10001

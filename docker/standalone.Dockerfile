@@ -10,7 +10,7 @@ RUN python -c 'import tomllib; print("uv==" + next(p["version"] for p in tomllib
 FROM ${BASE} AS tools
 COPY --from=lock /uv.txt /
 RUN pip install --quiet --root-user-action=ignore --no-compile --target /tools --requirement /uv.txt
-COPY docker /tools/bin
+COPY docker/install.py /tools/bin/
 
 # The workspace: once without the code, so that no change of it reaches the layers of what we depend on.
 FROM ${BASE} AS workspace
@@ -20,6 +20,7 @@ RUN mkdir /manifests && cd /src && cp --parents pyproject.toml uv.lock libs/*/py
 FROM tools AS requirements
 ENV PATH=/tools/bin:${PATH}
 COPY --from=workspace /manifests /src
+COPY docker/locked /tools/bin/
 WORKDIR /src
 RUN mkdir /more \
     && sh /tools/bin/locked daf-cogames runner >/there.txt \
@@ -29,6 +30,7 @@ RUN mkdir /more \
 FROM tools AS own
 ENV PATH=/tools/bin:${PATH}
 COPY --from=workspace /src /src
+COPY docker/own docker/sbom.py /tools/bin/
 WORKDIR /src
 RUN sh /tools/bin/own /own daf-workspace
 
@@ -37,7 +39,7 @@ ENV DAF_HOME=/work
 USER 0:0
 RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=requirements,source=/more,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py locked /media/requirements.txt
-RUN --mount=from=tools,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
+RUN --mount=from=own,source=/tools/bin,target=/mnt --mount=from=own,source=/own,target=/media \
     PATH=/mnt:$PATH python -B /mnt/install.py own /media
 USER 10001:10001
 EXPOSE 50051 9090

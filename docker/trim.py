@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 GENERATED = ("kubernetes",)
-"""Packages of generated code: a hundred megabytes of comments. Their bytecode without docstrings is a quarter of that."""
+"""Packages of generated code, most of it comments: without them and docstrings, bytecode is a quarter of the size."""
 
 UNREAD = ("tests", "sqlalchemy/testing", "alembic/testing", "*.pyi", "*.pxd", "*.h", "*.a")
 """Tests and what helps to write them; what compilers and type checkers read."""
