@@ -101,8 +101,8 @@ class KubernetesBackend:
         """Of every workload, as they were last seen."""
         self._began: dict[tuple[str, str], str] = {}
         """The uid of each pod that was first seen to run, by workload and name."""
-        self._ending_since: dict[str, float] = {}
-        """When a pod was first seen to be ending, by its uid, on this process's monotonic clock."""
+        self._ends_by: dict[str, float] = {}
+        """When a pod that was seen to be ending should have ended, by its uid, on this process's monotonic clock."""
         self._disruptions: dict[str, str] = {}
         """What is known to have disrupted a workload: its pod may be gone when that matters."""
 
@@ -191,10 +191,12 @@ class KubernetesBackend:
 
     async def stop(self, name: str, grace_seconds: float) -> None:
         """See `Backend.stop`."""
-        await self._api.delete(self._form.kind, object_name(name))
+        # Pods first: the time that the first who deletes one gives it is what it gets.
         pods, _ = await self._api.list(PODS, selector({**self._labels, WORKLOAD: name}))
         for pod in pods:
-            await self._api.delete(PODS, reasons.name_of(pod), math.ceil(grace_seconds))
+            if not reasons.is_ending(pod):
+                await self._api.delete(PODS, reasons.name_of(pod), math.ceil(grace_seconds))
+        await self._api.delete(self._form.kind, object_name(name))
 
     async def logs(self, name: str, replica: int = 0) -> bytes:
         """See `Backend.logs`. Of a replica whose pod was replaced, the logs of all its pods."""
@@ -257,20 +259,19 @@ class KubernetesBackend:
             for pod in pods:
                 uid = pod["metadata"]["uid"]
                 if reasons.is_ending(pod):
-                    ending[uid] = self._ending_since.get(uid, now)
+                    grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
+                    ending[uid] = self._ends_by.get(uid, now + grace + SLACK_SECONDS)
                     self._disruptions[name] = f"{reasons.name_of(pod)} {reasons.why_ending(pod) or 'was deleted'}"
                 if reasons.phase_of(pod) != "Pending":
                     key = (name, reasons.name_of(pod))
                     began[key] = self._began.get(key, uid)
         living = {key: uid for key, uid in self._began.items() if key[0] in known}
-        self._ending_since, self._began = ending, {**living, **began}
+        self._ends_by, self._began = ending, {**living, **began}
         self._disruptions = {name: why for name, why in self._disruptions.items() if name in known}
 
     def _is_given_up(self, pod: Object) -> bool:
         """Whether a pod should have ended long ago: its node cannot be asked."""
-        since = self._ending_since.get(pod["metadata"]["uid"])
-        grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
-        return since is not None and time.monotonic() - since > grace + SLACK_SECONDS
+        return time.monotonic() > self._ends_by.get(pod["metadata"]["uid"], math.inf)
 
     def _observation(self, found: Object, pods: Sequence[Object]) -> Observation:
         name = label_of(found, WORKLOAD)

@@ -1,0 +1,117 @@
+"""Real workers in real pods: a job on several ranks, one that loses a pod, an evaluation of what was trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
+from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClass
+from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec, EvaluationState
+from daf_protos.evaluation.v1.evaluation_service_pb2 import ReadLogsRequest
+from tests.cluster import Cluster
+from tests.training_stack import BATCH, MISSION, ROOT
+
+from .services import Services, serving
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
+
+TALKATIVE = [ROOT / "tests" / "policies" / "talkative_policy.py", ROOT / "examples" / "policies" / "grid_policy.py"]
+
+
+@pytest.fixture
+def settings(settings: BackendSettings) -> BackendSettings:
+    """Pods of real workers, which share what few cores there may be."""
+    image = os.environ.get("DAF_TEST_RUNNER_IMAGE")
+    if not image or not os.environ.get("DAF_TEST_HOST"):
+        pytest.skip("NO RUNNER IMAGE: DAF_TEST_RUNNER_IMAGE or DAF_TEST_HOST, this machine as pods see it, is not set")
+    pods = PodProfiles(default=PodSettings(cpu_share=0.05, grace_seconds=30))
+    return settings.model_copy(update={"runner_image": image, "pods": pods})
+
+
+@pytest.fixture
+async def services(tmp_path: Path, settings: BackendSettings) -> AsyncIterator[Services]:
+    async with serving(tmp_path, os.environ["DAF_TEST_HOST"], settings) as services:
+        yield services
+
+
+@pytest.mark.parametrize(("workers", "profile", "pods"), [(2, "one", 2), (2, "two", 1), (4, "two", 2)])
+async def test_ranks_in_pods_train_as_one(
+    services: Services, cluster: Cluster, settings: BackendSettings, workers: int, profile: str, pods: int
+) -> None:
+    await services.train("job", workers=workers, agent_steps=8 * workers * BATCH, profile=profile)
+    await services.job_until("job", lambda job: job.progress.update >= 1)
+    where = ("-n", settings.kubernetes_namespace)
+    assert len(cluster.kubectl(*where, "get", "pods", "-o", "name").stdout.split()) == pods
+
+    job = await services.succeeded("job")
+    assert job.progress.agent_steps == 8 * workers * BATCH
+    assert len(job.progress.workers) == workers
+    assert len(await services.attempts("job")) == 1
+
+
+async def test_a_job_that_loses_a_pod_goes_on_from_its_checkpoint(
+    services: Services, cluster: Cluster, settings: BackendSettings
+) -> None:
+    steps = 40 * 2 * BATCH
+    await services.train(
+        "job", workers=2, agent_steps=steps, checkpoint_agent_steps=4 * BATCH, max_restarts=1, profile="one"
+    )
+    await services.job_until("job", lambda job: job.progress.update >= 5)
+    where = ("-n", settings.kubernetes_namespace)
+    cluster.kubectl(*where, "delete", "pod", "daf-job-a1-worker-0", "--force", "--grace-period=0")
+    job = await services.succeeded("job")
+
+    first, second = await services.attempts("job")
+    print(
+        "TIMES",
+        job.create_time.seconds,
+        first.start_time.seconds,
+        first.end_time.seconds,
+        second.start_time.seconds,
+        job.end_time.seconds,
+        first.failure,
+    )
+    assert first.failure.reason in ("WORKER_LOST", "PREEMPTED")
+    assert second.resumed_from
+    assert job.progress.agent_steps == steps
+    assert await services.updates("job") == list(range(1, 41))
+
+
+async def test_what_was_trained_is_played_by_workers_whose_lines_are_seen_live(services: Services) -> None:
+    await services.train("job", agent_steps=2 * BATCH)
+    job = await services.succeeded("job")
+    talkative = PolicyClass(class_path="talkative_policy.TalkativePolicy", code=await services.store(TALKATIVE))
+    checkpoint = PolicyCheckpoint(
+        policy_class=talkative, weights=job.checkpoint.weights, checkpoint=job.checkpoint.name
+    )
+    spec = EvaluationSpec(policies=[Policy(checkpoint=checkpoint)], missions=[MISSION], episodes=16, seed=3, workers=2)
+    await services.evaluate("eval", spec)
+    states = {}
+    async for piece in services.evaluations.ReadLogs(ReadLogsRequest(name="evaluations/eval", follow=True)):
+        if piece.worker not in states:
+            states[piece.worker] = (await services.evaluation("eval")).state
+    evaluation = await services.evaluation("eval")
+    assert evaluation.state == EvaluationState.EVALUATION_STATE_SUCCEEDED, evaluation.failure
+    assert states.keys() == {"w1-0", "w1-1"}
+    assert EvaluationState.EVALUATION_STATE_SUCCEEDED not in states.values()  # seen while they played
+
+
+async def test_a_worker_that_is_killed_costs_an_evaluation_nothing(
+    services: Services, cluster: Cluster, settings: BackendSettings
+) -> None:
+    starter = Policy(policy_class=PolicyClass(class_path="starter"))
+    spec = EvaluationSpec(policies=[starter], missions=[MISSION], episodes=100, seed=3, workers=2)
+    await services.evaluate("calm", spec)
+    calm = await services.evaluation_until("calm", lambda evaluation: evaluation.HasField("end_time"))
+    await services.evaluate("stormy", spec)
+    await services.evaluation_until("stormy", lambda evaluation: evaluation.done_episodes > 0)
+    where = ("-n", settings.kubernetes_namespace)
+    name = cluster.kubectl(*where, "get", "pods", "-o", "name", "-l", "daf/workload=stormy-w1").stdout.split()[0]
+    cluster.kubectl(*where, "delete", name, "--force", "--grace-period=0")
+    stormy = await services.evaluation_until("stormy", lambda evaluation: evaluation.HasField("end_time"))
+    assert stormy.state == EvaluationState.EVALUATION_STATE_SUCCEEDED, stormy.failure
+    assert stormy.digest == calm.digest
