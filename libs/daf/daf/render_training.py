@@ -102,7 +102,7 @@ def _waiting(job: TrainingJob) -> str:
         case "pending":
             return f"waits for {job.waiting_for}" if job.waiting_for else "waits for compute"
         case "starting":
-            return "its workers start"
+            return f"its workers start: {job.waiting_for}" if job.waiting_for else "its workers start"
     return ""
 
 

@@ -62,6 +62,8 @@ def _line(evaluation: Evaluation, pace: Pace) -> str:
     state = evaluation_state(evaluation)
     done, total = evaluation.done_episodes, evaluation.total_episodes
     line = f"{evaluation.name} {state}, {done}/{total} episodes"
+    if evaluation.waiting_for:
+        line += f", waits for {evaluation.waiting_for}"
     if rate := pace.per_second():
         line += f", {number(rate, 3)} episodes/s"
         line += f", {duration((total - done) / rate)} left" if done < total else ""
