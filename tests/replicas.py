@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -98,8 +99,8 @@ class Replicas:
         return f"unix:{self.directory}/{service}.sock"
 
     @contextlib.asynccontextmanager
-    async def running(self, training_seconds: float = 0.1) -> AsyncIterator[None]:
-        """Starts everything; ends it all at the end."""
+    async def running(self, training_seconds: float = 0.1, code: Path | None = None) -> AsyncIterator[None]:
+        """Starts the compute and all replicas, or the first of each service of other code; ends it all at the end."""
         self.directory.mkdir(exist_ok=True)
         machine = subprocess.Popen(
             [sys.executable, "-m", "tests.standin_machine", str(self._machine), str(training_seconds)]
@@ -110,9 +111,9 @@ class Replicas:
                     sockets = [self._socket(name, number) for number in range(count)]
                     front = Front(self.directory / f"{name}.sock", sockets)
                     await fronts.enter_async_context(front.served())
-                    for number in range(count):
-                        self.start(name, number)
-                for name, number in self._processes:
+                    for number in range(1 if code else count):
+                        self.start(name, number, code)
+                for name, number in list(self._processes):
                     await self.ready(name, number)
                 yield
         finally:
@@ -120,8 +121,8 @@ class Replicas:
                 process.kill()
                 process.wait()
 
-    def start(self, service: str, number: int, **environment: str) -> None:
-        """Starts a replica, for the first time or again."""
+    def start(self, service: str, number: int, code: Path | None = None) -> None:
+        """Starts a replica, for the first time or again; of this code, or of that in another directory."""
         replica = f"{service}-{number}"
         own = {
             "DAF_HOME": str(self.directory / replica),
@@ -133,7 +134,8 @@ class Replicas:
         with (self.directory / f"{replica}.log").open("ab") as log:
             self._processes[service, number] = subprocess.Popen(
                 [sys.executable, "-m", "tests.replica", service],
-                env={**self._environment, **own, **environment},
+                env={**self._environment, **own, **(_runs_from(code) if code else {})},
+                cwd=code,
                 stdout=log,
                 stderr=log,
             )
@@ -146,6 +148,10 @@ class Replicas:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(channel.channel_ready(), 0.5)
                     return
+
+    def migrate(self, service: str) -> None:
+        """Brings a service's database up to date with this code, as the chart does before an upgrade."""
+        subprocess.run([sys.executable, "-m", f"daf_{service}.main", "migrate"], env=self._environment, check=True)
 
     def signal(self, service: str, number: int, what: signal.Signals) -> None:
         """Sends a signal to a replica; after SIGKILL and SIGTERM it has ended."""
@@ -163,7 +169,7 @@ class Replicas:
         holder, fence = self.rows(f"SELECT holder, fence FROM {service}.leases WHERE name = '{service}'")[0]
         return int(holder.partition("#")[0].rpartition("-")[2]), fence
 
-    def rows(self, query: str) -> list[tuple[object, ...]]:
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database has."""
         engine = sa.create_engine(self.database_url, poolclass=sa.NullPool)
         with engine.begin() as connection:
@@ -172,3 +178,8 @@ class Replicas:
 
     def _socket(self, service: str, number: int) -> Path:
         return self.directory / f"{service}-{number}.sock"
+
+
+def _runs_from(code: Path) -> Mapping[str, str]:
+    packages = [code, *code.glob("libs/*"), *code.glob("services/*")]
+    return {"PYTHONPATH": os.pathsep.join(map(str, packages))}

@@ -12,13 +12,10 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from daf_common.channel import connect, raising, streaming
-from daf_common.errors import Unavailable
-from daf_protos.scheduler.v1 import scheduler_service_pb2 as pb
+from daf_common.channel import connect
 from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceStub
-from daf_protos.scheduler.v1.sweep_pb2 import SWEEP_STATE_SUCCEEDED, Sweep
 from tests.replicas import Replicas
-from tests.requests import TERMINAL, all_trials, result_digest, sweep_request
+from tests.sweep_runs import create, digest_of, until_some_trials_have_ended
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -72,41 +69,12 @@ async def calm(replicas: Replicas) -> str:
     """What a sweep comes to that nobody disturbs."""
     async with connect(replicas.address("scheduler")) as channel:
         stub = SchedulerServiceStub(channel)
-        return await digest_of(stub, await create(stub, "calm"))
-
-
-async def create(stub: SchedulerServiceStub, id: str) -> str:
-    created = await raising(stub.CreateSweep(sweep_request(id, TRIALS, parallel=4)))
-    return str(created.sweep.name)
-
-
-async def digest_of(stub: SchedulerServiceStub, name: str) -> str:
-    """Watches a sweep to its end, by as many streams as it takes; what it came to, whatever it is called."""
-    cursor, sweep = "", Sweep()
-    async with asyncio.timeout(120):
-        while sweep.state not in TERMINAL:
-            try:
-                async for changes in streaming(stub.WatchSweeps(pb.WatchSweepsRequest(name=name, cursor=cursor))):
-                    cursor = changes.cursor
-                    sweep = next(iter(changes.sweeps), sweep)
-                    if sweep.state in TERMINAL:
-                        break
-            except Unavailable:
-                await asyncio.sleep(0.1)
-    assert sweep.state == SWEEP_STATE_SUCCEEDED
-    trials = await all_trials(stub, name)
-    sweep.best_trial = sweep.best_trial.removeprefix(name)
-    return result_digest(sweep, trials)
-
-
-async def until_some_trials_have_ended(stub: SchedulerServiceStub, name: str) -> None:
-    while (await raising(stub.GetSweep(pb.GetSweepRequest(name=name)))).sweep.trials.succeeded < 3:
-        await asyncio.sleep(0.05)
+        return await digest_of(stub, await create(stub, "calm", TRIALS))
 
 
 def audited(replicas: Replicas, service: str) -> list[tuple[str, str]]:
     """By whom, and under whose lease, the writes were made that are a leader's alone."""
-    return [(str(w), str(h)) for w, h in replicas.rows(f"SELECT writer, holder FROM {service}.audit ORDER BY id")]
+    return [(writer, holder) for writer, holder in replicas.rows(f"SELECT writer, holder FROM {service}.audit")]
 
 
 async def seconds_until_another_leads(replicas: Replicas, service: str, fence: int) -> float:
@@ -123,7 +91,7 @@ async def test_of_two_replicas_one_acts_and_when_it_is_killed_the_other_takes_ov
     leader, fence = replicas.leader(service)
     async with connect(replicas.address("scheduler")) as channel:
         stub = SchedulerServiceStub(channel)
-        name = await create(stub, f"killed-{service}")
+        name = await create(stub, f"killed-{service}", TRIALS)
         running = asyncio.create_task(digest_of(stub, name))
         await until_some_trials_have_ended(stub, name)
         replicas.signal(service, leader, signal.SIGKILL)
@@ -144,7 +112,7 @@ async def test_a_leader_that_is_stopped_and_goes_on_later_writes_nothing_more(re
     leader, fence = replicas.leader("scheduler")
     async with connect(f"unix:{replicas.directory}/scheduler-{1 - leader}.sock") as channel:
         stub = SchedulerServiceStub(channel)
-        name = await create(stub, "stopped")
+        name = await create(stub, "stopped", TRIALS)
         await until_some_trials_have_ended(stub, name)
         replicas.signal("scheduler", leader, signal.SIGSTOP)
         seconds = await seconds_until_another_leads(replicas, "scheduler", fence)
@@ -162,7 +130,7 @@ async def test_a_leader_that_is_asked_to_end_hands_over_at_once(replicas: Replic
     leader, fence = replicas.leader(service)
     async with connect(replicas.address("scheduler")) as channel:
         stub = SchedulerServiceStub(channel)
-        name = await create(stub, f"ended-{service}")
+        name = await create(stub, f"ended-{service}", TRIALS)
         running = asyncio.create_task(digest_of(stub, name))
         await until_some_trials_have_ended(stub, name)
         replicas.signal(service, leader, signal.SIGTERM)
@@ -179,7 +147,7 @@ async def test_a_leader_that_is_asked_to_end_hands_over_at_once(replicas: Replic
 async def test_a_statistics_replica_that_is_killed_is_not_missed(replicas: Replicas, calm: str) -> None:
     async with connect(replicas.address("scheduler")) as channel:
         stub = SchedulerServiceStub(channel)
-        name = await create(stub, "killed-statistics")
+        name = await create(stub, "killed-statistics", TRIALS)
         running = asyncio.create_task(digest_of(stub, name))
         await until_some_trials_have_ended(stub, name)
         for number in range(2):
