@@ -25,8 +25,8 @@ COMMAND = ("python", "-c", f"{WORKER}\nsys.exit(main(sys.argv[1:]))")
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """A small image with Python, which the cluster can pull."""
-    return os.environ.get("DAF_TEST_PYTHON_IMAGE", "python:3.12-slim-bookworm")
+    """An image with Python that the cluster has or can pull."""
+    return os.environ.get("DAF_TEST_RUNNER_IMAGE") or "python:3.12-slim-bookworm"
 
 
 @pytest.fixture

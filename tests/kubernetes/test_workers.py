@@ -93,7 +93,7 @@ async def test_a_worker_that_is_killed_costs_an_evaluation_nothing(
     services: Services, cluster: Cluster, settings: BackendSettings
 ) -> None:
     starter = Policy(policy_class=PolicyClass(class_path="starter"))
-    spec = EvaluationSpec(policies=[starter], missions=[MISSION], episodes=100, seed=3, workers=2)
+    spec = EvaluationSpec(policies=[starter], missions=[MISSION], episodes=60, seed=3, workers=2)
     await services.evaluate("calm", spec)
     calm = await services.evaluation_until("calm", lambda evaluation: evaluation.HasField("end_time"))
     await services.evaluate("stormy", spec)

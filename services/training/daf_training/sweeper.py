@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from daf_common.artifacts import ArtifactStore
 from daf_common.clock import Clock
-from daf_common.errors import TRANSIENT
+from daf_common.errors import TRANSIENT, FailedPrecondition
 from daf_common.leases import Leader
 from daf_common.store import Store
 from daf_common.workloads import Backend, Observation, State
@@ -60,7 +60,10 @@ class Sweeper:
         while True:
             try:
                 await self.step()
-            except TRANSIENT as error:
+            except (
+                *TRANSIENT,
+                FailedPrecondition,
+            ) as error:  # or the backend lacks something
                 log.info("will be tried again: %s", error)
             except Exception:
                 log.exception("clearing away failed and will be tried again")
