@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).parent.parent.parent
 
 SERVICES = ("scheduler", "training", "evaluation", "statistics", "deployment")
 WITH_PYTHON = (*SERVICES, "runner", "standalone")
@@ -32,7 +35,9 @@ def image(name: str) -> str:
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs docker; where it fails, the test does, with what it said, unless `check` is false."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=240, check=False)
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    command = ["docker", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}"
     return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 
@@ -129,6 +130,17 @@ for package in (daf_common, daf_{name}):
 print('torch' in sys.modules)
 """
     assert python(name, program) == "False"
+
+
+@pytest.mark.slow
+def test_an_unchanged_tree_gives_unchanged_layers() -> None:
+    base = f"--build-arg=BASE={os.environ.get('IMAGE_BASE', 'python:3.12-slim-bookworm')}"
+    flags = [*os.environ.get("DOCKER_BUILD_FLAGS", "").split(), base, "--build-arg=SERVICE=deployment"]
+    image("deployment")  # or skip
+    build = ("build", "--quiet", *flags, "--file=docker/service.Dockerfile")
+    cached, anew = (docker(*build, *more, ".").stdout.strip() for more in ((), ("--no-cache",)))
+
+    assert inspect(anew)["RootFS"]["Layers"] == inspect(cached)["RootFS"]["Layers"]
 
 
 def test_a_worker_without_a_verb_says_what_it_wants() -> None:
