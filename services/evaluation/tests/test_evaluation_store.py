@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from daf_common.clock import ManualClock
+from daf_common.errors import Aborted
+from daf_common.leases import Leader
 from daf_common.store import COMMON, Store
 from daf_evaluation.main import MIGRATIONS
+from daf_evaluation.store import LEASE, save
 from daf_evaluation.tables import METADATA
 
 
@@ -19,3 +24,13 @@ def test_the_migrations_make_the_tables_that_the_code_uses(open_store) -> None:
         for table in (*COMMON.tables.values(), *METADATA.tables.values()):
             table.to_metadata(expected)
         assert compare_metadata(context, expected) == []
+
+
+async def test_a_replica_that_was_overtaken_writes_nothing(open_store, clock: ManualClock) -> None:
+    database: Store = open_store("evaluation", MIGRATIONS)
+    await Leader(database, LEASE, "a", clock).attempt()
+    await Leader(database, LEASE, "a", clock).attempt()  # started again
+
+    with pytest.raises(Aborted, match="the lease evaluation was taken over"):
+        await database.run(save, {}, clock.now(), 1, 1)
+    assert await database.run(save, {}, clock.now(), 1, 2) == []

@@ -249,6 +249,11 @@ class Stack:
 
 
 @pytest.fixture
+def machines() -> Machines:
+    return Machines()
+
+
+@pytest.fixture
 async def stack(tmp_path: Path, database_url: str, clock: ManualClock) -> AsyncIterator[Stack]:
     stack = Stack(tmp_path, database_url, clock)
     await stack.start()
