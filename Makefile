@@ -4,7 +4,7 @@ PYTHON ?= python3.12
 UV := .uv/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS = never
-SOURCES := libs services tests benchmarks scripts conftest.py
+SOURCES := libs services tests benchmarks scripts docker conftest.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test chaos bench chart lint format proto proto-check metrics metrics-check catalog catalog-check clean
