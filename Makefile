@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS = never
 SOURCES := libs services tests benchmarks scripts docker conftest.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench chart lint format proto proto-check metrics metrics-check catalog catalog-check clean
+.PHONY: help setup demo test test-kubernetes e2e chaos bench lint format proto proto-check metrics metrics-check catalog catalog-check clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,16 +16,19 @@ demo: setup ## Run the example sweep on this machine, from training to the held-
 	@$(BIN)/daf sweep run examples/sweep_config.yaml
 
 test: setup ## Run the whole test-suite
-	$(BIN)/pytest -m "not chaos" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not chaos and not chart and not kubernetes and not e2e_cluster" -n 2 --dist loadfile
+
+test-kubernetes: setup ## Test the chart and what runs pods on the cluster that KUBECONFIG names
+	$(BIN)/pytest -rs tests/chart tests/kubernetes
+
+e2e: setup ## Test everything on the cluster that KUBECONFIG names; IMAGE_PREFIX is a registry that it pulls from
+	scripts/e2e.sh
 
 chaos: setup ## Run all fault-injection tests, many seeds
 	$(BIN)/pytest tests/chaos services/scheduler/tests/test_scheduler_crashes.py -m "chaos or not chaos" -n 2
 
 bench: setup ## Print every benchmark beside its peer
 	$(BIN)/python -m benchmarks
-
-chart: setup ## Test the Helm chart; needs helm, and for all of it nginx and a cluster (KUBECONFIG)
-	$(BIN)/pytest -rs tests/chart
 
 lint: setup proto-check metrics-check ## Check style, types, boundaries and generated code
 	$(BIN)/ruff format --check $(SOURCES)

@@ -15,7 +15,7 @@ docker build --quiet ${DOCKER_BUILD_FLAGS-} --file tests/e2e_cluster/backing.Doc
 docker push --quiet "$backing"
 
 # The version that is upgraded: everything of it is built from the history.
-earlier=$(cat tests/e2e_cluster/earlier_version)
+earlier=$(cat tests/earlier_version)
 if git cat-file -e "$earlier^{commit}" 2>/dev/null; then
     source=$(mktemp -d)
     trap 'rm -rf "$source"' EXIT

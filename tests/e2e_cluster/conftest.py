@@ -70,3 +70,10 @@ def installation(
     finally:
         if not os.environ.get("E2E_KEEP"):
             made.delete()
+
+
+@pytest.fixture(scope="module")
+def installed(installation: Installation, current: Version) -> Installation:
+    """The current version, also where there is no earlier one to begin with."""
+    installation.upgrade(current.chart, current.tag)
+    return installation

@@ -14,7 +14,7 @@ from tests.daf_command import Daf
 from tests.e2e_cluster.calls import SteadyCalls
 from tests.e2e_cluster.conftest import Version
 from tests.e2e_cluster.installation import SERVICES, Backing, Installation
-from tests.e2e_cluster.tools import items, kill, kubectl, wait_until
+from tests.e2e_cluster.tools import items, kill, running_pods, wait_until
 from tests.sweep_results import results
 
 pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(1800)]
@@ -49,13 +49,6 @@ def test_the_earlier_version_is_upgraded_without_a_failed_call(
     assert results(daf.json("sweep", "get", "after")) == before
 
 
-@pytest.fixture(scope="module")
-def installed(installation: Installation, current: Version) -> Installation:
-    """The current version, also where there is no earlier one to begin with."""
-    installation.upgrade(current.chart, current.tag)
-    return installation
-
-
 def test_a_sweep_finds_what_it_finds_on_a_laptop(installed: Installation, tmp_path: Path) -> None:
     embedded = Daf(tmp_path / "laptop", DAF_TRAINING_PROFILES=TWO_WORKERS, DAF_EVALUATION_WORKERS="2")
     try:
@@ -71,7 +64,7 @@ def test_a_sweep_finds_what_it_finds_on_a_laptop(installed: Installation, tmp_pa
     sweep = daf.start("sweep", "run", str(EXAMPLE), "--name", "example")
     wait_until(lambda: len(items(installed.jobs, "pytorchjobs")) > 0, "a PyTorchJob is there")
     (replicas,) = {_replicas(job) for job in items(installed.jobs, "pytorchjobs")}
-    wait_until(lambda: len(_evaluation_pods(installed)) > 0, "a pod that evaluates is there", 600)
+    wait_until(lambda: len(running_pods(installed.jobs, "evaluation")) > 0, "a pod that evaluates is there", 600)
     output, errors = sweep.communicate(timeout=SWEEP_SECONDS)
     print(f"cluster: {time.monotonic() - began:.0f} s")
     assert sweep.returncode == 0, f"{output}\n{errors}"
@@ -95,14 +88,14 @@ def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: In
     watching = daf.start("sweep", "run", str(DISTURBED))
     wait_until(lambda: _steps(daf, 1) > 10_000, "the first trial has saved a checkpoint", 300)
 
-    kill(installed.jobs, _training_pods(installed)[-1])
+    kill(installed.jobs, running_pods(installed.jobs, "training")[-1])
     for service in (*SERVICES, "gateway"):
         for pod in installed.pods(service):
             kill(installed.namespace, pod)
         installed.wait_until_ready()
-    wait_until(lambda: len(_evaluation_pods(installed)) > 0, "a pod that evaluates is there", 600)
+    wait_until(lambda: len(running_pods(installed.jobs, "evaluation")) > 0, "a pod that evaluates is there", 600)
     wait_until(lambda: _episodes(daf) > 0, "episodes have been played")
-    kill(installed.jobs, _evaluation_pods(installed)[0])
+    kill(installed.jobs, running_pods(installed.jobs, "evaluation")[0])
     watching.kill()
     watching.communicate()
     daf("sweep", "watch", "disturbed", seconds=SWEEP_SECONDS)
@@ -169,30 +162,6 @@ def test_helm_test_plays_episodes(installed: Installation) -> None:
     assert "Succeeded" in installed.helm("test", "daf", "--timeout", "5m")
 
 
-def test_uninstalling_leaves_nothing_but_the_data(installed: Installation) -> None:
-    daf = installed.client()
-    running = daf.start("sweep", "run", str(DISTURBED), "--name", "unfinished")
-    wait_until(lambda: len(_training_pods(installed)) > 0, "a job runs")
-    running.kill()
-    running.communicate()
-    installed.uninstall()
-
-    kinds = (
-        "deployments,statefulsets,jobs,services,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets"
-    )
-    left = [
-        f"{thing['kind']}/{thing['metadata']['name']}"
-        for thing in items(installed.namespace, f"{kinds},poddisruptionbudgets,configmaps,secrets,pods")
-        if thing["metadata"]["name"] not in ("default", "kube-root-ca.crt", "database", "artifacts")
-        and not thing["metadata"].get("deletionTimestamp")
-    ]
-    assert left == []
-    wait_until(
-        lambda: kubectl(installed.jobs, "get", "namespace", installed.jobs, "--ignore-not-found") == "",
-        "the namespace of the jobs is gone, with all jobs",
-    )
-
-
 def _client(daf: Daf) -> Client:
     """A client of the context that a `daf` command uses."""
     with pytest.MonkeyPatch.context() as environment:
@@ -205,18 +174,6 @@ def _client(daf: Daf) -> Client:
 def _replicas(job: dict[str, Any]) -> frozenset[tuple[str, int]]:
     specs = job["spec"]["pytorchReplicaSpecs"]
     return frozenset((role, spec["replicas"]) for role, spec in specs.items())
-
-
-def _training_pods(installation: Installation) -> list[str]:
-    return _running(items(installation.jobs, "pods", "daf/service=training"))
-
-
-def _evaluation_pods(installation: Installation) -> list[str]:
-    return _running(items(installation.jobs, "pods", "daf/service=evaluation"))
-
-
-def _running(pods: list[dict[str, Any]]) -> list[str]:
-    return sorted(pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running")
 
 
 def _steps(daf: Daf, trial: int) -> int:

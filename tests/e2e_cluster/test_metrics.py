@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e_cluster.conftest import Version
 from tests.e2e_cluster.installation import SERVICES, Installation
 from tests.e2e_cluster.monitors import api_proxy, rendered_monitor, scrape_config
 from tests.prometheus import Prometheus, require_prometheus, running_prometheus
@@ -17,16 +16,13 @@ MISSION = "cogsguard_machina_1.miner_tutorial"
 EPISODES = 4
 
 
-def test_prometheus_finds_every_service_and_sees_an_evaluation(
-    installation: Installation, current: Version, tmp_path: Path
-) -> None:
+def test_prometheus_finds_every_service_and_sees_an_evaluation(installed: Installation, tmp_path: Path) -> None:
     require_prometheus()
-    installation.upgrade(current.chart, current.tag)
-    daf = installation.client("metrics")
+    daf = installed.client("metrics")
     with api_proxy() as proxy:
-        jobs = [scrape_config(rendered_monitor(installation, kind), proxy) for kind in ("ServiceMonitor", "PodMonitor")]
+        jobs = [scrape_config(rendered_monitor(installed, kind), proxy) for kind in ("ServiceMonitor", "PodMonitor")]
         with running_prometheus(tmp_path, jobs, interval="3s") as prometheus:
-            pods = sorted((service, pod) for service in SERVICES for pod in installation.pods(service))
+            pods = sorted((service, pod) for service in SERVICES for pod in installed.pods(service))
             for kind in ("ServiceMonitor", "PodMonitor"):
                 prometheus.until(f'sum(up{{job="{kind}"}})', len(pods))
                 found = prometheus.query(f'up{{job="{kind}"}}')

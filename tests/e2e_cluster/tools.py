@@ -34,6 +34,12 @@ def items(namespace: str, kind: str, selector: str = "") -> list[dict[str, Any]]
     return list(json.loads(kubectl(namespace, "get", kind, *chosen, "--output", "json"))["items"])
 
 
+def running_pods(namespace: str, service: str) -> list[str]:
+    """The names of a service's workers that run."""
+    pods = items(namespace, "pods", f"daf/service={service}")
+    return sorted(pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") == "Running")
+
+
 def wait_until(what: Callable[[], bool], described: str, seconds: float = 180) -> None:
     """Waits until something is so."""
     deadline = time.monotonic() + seconds

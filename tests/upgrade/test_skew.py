@@ -26,8 +26,8 @@ from tests.replicas import SERVICES, Replicas
 from tests.sweep_runs import create, digest_of, until_some_trials_have_ended
 
 ROOT = Path(__file__).resolve().parents[2]
-EARLIER = "754e1f81e0a78a886c0be18c310b0ea962ff8c7a"
-"""A version whose database of the statistics service is one migration behind, and which serves newer ones."""
+EARLIER = (ROOT / "tests" / "earlier_version").read_text().strip()
+"""The commit of a version whose database of the statistics service is one migration behind, and which serves newer ones."""
 
 OLD, NEW = 0, 1
 """The number of the replica that runs each version."""
