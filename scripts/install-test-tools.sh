@@ -9,6 +9,6 @@ if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
 fi
 apt-get update -qq
 # The packages start servers of their own where there is an init system: those of the tests are others.
-DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends prometheus nginx-light >/dev/null
+DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends prometheus nginx >/dev/null
 prometheus --version 2>&1 | head -1
 nginx -v

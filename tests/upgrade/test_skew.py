@@ -27,7 +27,7 @@ from tests.sweep_runs import create, digest_of, until_some_trials_have_ended
 
 ROOT = Path(__file__).resolve().parents[2]
 EARLIER = (ROOT / "tests" / "earlier_version").read_text().strip()
-"""The commit of a version whose database of the statistics service is one migration behind, and which serves newer ones."""
+"""The commit of a version that has one migration less, in the statistics service, and that serves newer databases."""
 
 OLD, NEW = 0, 1
 """The number of the replica that runs each version."""
