@@ -113,6 +113,8 @@ valueFrom:
 - name: DAF_TRAINING_{{ . }} # Kubernetes admits
   value: none
 {{- end }}
+- name: DAF_CANCEL_GRACE_SECONDS # to save to the artifact store
+  value: "30"
 - name: DAF_TRAINING_PROFILE
   value: {{ .Values.defaultProfile }}
 {{- with include "daf.profiles" . | fromYamlArray }}
