@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make e2e`: the whole product on the cluster that KUBECONFIG names. IMAGE_PREFIX is a registry that the container engine
-# here may push to and the cluster pulls from. E2E_ADDRESS: where the gateway is found, if no port of a node can be reached
+# here may push to and the cluster pulls from; IMAGE_TAG is worked out from the tree unless given. E2E_ADDRESS: where the gateway is found, if no port of a node can be reached
 # from here. Further arguments are for pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 : "${IMAGE_PREFIX:?names no registry: set it to one that the cluster pulls from, such as registry.example.com/team}"
 
 changes=$({ git diff HEAD; git status --porcelain; } | sha1sum | cut -c1-8)
-tag=$(git rev-parse --short=12 HEAD)$([ -z "$(git status --porcelain)" ] || echo "-$changes")
+tag=${IMAGE_TAG:-$(git rev-parse --short=12 HEAD)$([ -z "$(git status --porcelain)" ] || echo "-$changes")}
 make --no-print-directory images PUSH=1 IMAGE_TAG="$tag"
 backing=$IMAGE_PREFIX/daf-test-backing:$tag
 docker build --quiet ${DOCKER_BUILD_FLAGS-} --file tests/e2e_cluster/backing.Dockerfile --tag "$backing" tests/e2e_cluster
