@@ -73,8 +73,15 @@ class EvaluationController:
 
     async def observe(self, rows: Mapping[str, Evaluation]) -> Mapping[str, Seen]:
         """See `Controller.observe`."""
+        try:
+            found = await self._backend.observe()
+        except FailedPrecondition as error:  # workloads are taken to live, since nothing says that they do not
+            living = Observation(WorkloadState.RUNNING, waiting=error.message)
+            rows = {id: row for id, row in rows.items() if not row.state.ended}  # nor that nothing is left of them
+            found = {row.workload: living for row in rows.values() if row.replicas}
+        self._complete &= found.keys()
         workloads: defaultdict[str, dict[str, Observation]] = defaultdict(dict)
-        for name, observation in (await self._observe_backend(rows)).items():
+        for name, observation in found.items():
             if parsed := evaluations.parse_workload_name(name):
                 workloads[parsed[0]][name] = observation
         slots: dict[str, int] = {}
@@ -117,13 +124,6 @@ class EvaluationController:
             self._refused.pop(row.workload, None)
             self._complete.add(row.workload)
 
-    async def _observe_backend(self, rows: Mapping[str, Evaluation]) -> Mapping[str, Observation]:
-        try:
-            return await self._backend.observe()
-        except FailedPrecondition as error:  # workloads are taken to live, since nothing says that they do not
-            living = Observation(WorkloadState.RUNNING, waiting=error.message)
-            return {row.workload: living for row in rows.values() if row.replicas}
-
     async def _try_to_look(self, row: Evaluation, workloads: Mapping[str, Observation], slots: int) -> Seen | None:
         try:
             return await self._look(row, workloads, slots)
@@ -135,6 +135,7 @@ class EvaluationController:
 
     async def _look(self, row: Evaluation, workloads: Mapping[str, Observation], slots: int) -> Seen:
         if row.state.ended or row.cancel_requested:
+            self._refused.pop(row.workload, None)
             return Seen(workloads)
         if row.done == row.total:
             name = names.EVALUATION.format(row.id)
@@ -167,7 +168,6 @@ class EvaluationController:
     async def _archive(self, row: Evaluation, workload: str) -> None:
         await self._keep_logs(row, workload)
         await self._backend.remove(workload)
-        self._complete.discard(workload)
 
     async def _keep_logs(self, row: Evaluation, workload: str) -> None:
         parsed = evaluations.parse_workload_name(workload)

@@ -241,8 +241,8 @@ def delete(tx: Transaction, id: str) -> None:
 
 
 def add_logs(tx: Transaction, id: str, attempt: int, contents: Mapping[int, bytes]) -> None:
-    """Keeps what the processes of a workload printed, by replica."""
-    tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id, LOGS.c.attempt == attempt))
+    """Keeps what processes of a workload printed, by replica; what was kept of others stays."""
+    tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id, LOGS.c.attempt == attempt, LOGS.c.replica.in_(contents)))
     rows = [
         {"evaluation": id, "attempt": attempt, "replica": replica, "content": content}
         for replica, content in contents.items()

@@ -37,6 +37,7 @@ class NotedBackend:
     stopped: list[str] = field(default_factory=list)
     reachable: bool = True
     missing: str = ""
+    looks: int = 0
     on_change: Callable[[str], None] = lambda name: None
 
     async def check(self) -> None:
@@ -53,8 +54,10 @@ class NotedBackend:
             self.states[workload.name] = Observation(State.RUNNING)
 
     async def observe(self) -> dict[str, Observation]:
+        self.looks += 1
         if not self.reachable:
             raise Unavailable("the backend is away")
+        await self.check()
         return dict(self.states)
 
     async def stop(self, name: str, grace_seconds: float) -> None:

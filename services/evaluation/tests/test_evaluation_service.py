@@ -296,6 +296,19 @@ async def test_a_backend_that_cannot_be_reached_fails_nothing(running: Stack) ->
     await until(running, "e", SUCCEEDED)
 
 
+async def test_what_is_left_of_an_evaluation_is_cleared_away_once_the_backend_lacks_nothing(running: Stack) -> None:
+    running.backend.missing = "no permission to list jobs"
+    await Worker(running, "w").play_all()
+    await until(running, "e", SUCCEEDED)
+    looks = running.backend.looks
+    async with asyncio.timeout(20):
+        while running.backend.looks < looks + 2:
+            await asyncio.sleep(0.01)
+        running.backend.missing = ""
+        while running.backend.states:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_failure_that_a_worker_reports_ends_the_evaluation(running: Stack) -> None:
     worker, other = Worker(running, "w"), Worker(running, "other")
     lease, other_lease = (await worker.lease()).lease, (await other.lease()).lease
