@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -70,15 +71,22 @@ class JobController:
                 workloads = None
             except FailedPrecondition as error:
                 return {key: _see_nothing(job, error.message) for key, job in rows.items()}
-        seen = {}
-        for key, job in rows.items():
-            if job.state is JobState.PENDING and (workloads is not None or not job.attempt):
-                seen[key] = self._see_turn(job, workloads or {})
-            elif job.ended:
-                seen[key] = Seen()
-            elif workloads is not None:
-                seen[key] = await self._see_workload(job, workloads)
-        return seen
+        seen = await asyncio.gather(*(self._see(job, workloads) for job in rows.values()))
+        return {key: sight for key, sight in zip(rows, seen, strict=True) if sight is not None}
+
+    async def _see(self, job: Job, workloads: Mapping[str, Observation] | None) -> Seen | None:
+        if job.state is JobState.PENDING and (workloads is not None or not job.attempt):
+            return self._see_turn(job, workloads or {})
+        if job.ended:
+            self._refused.pop(workload_name(job.id, job.attempt), None)
+            return Seen()
+        if workloads is None:
+            return None
+        try:
+            return await self._see_workload(job, workloads)
+        except Unavailable as error:  # a machine that cannot be asked for a log holds up no job but its own
+            log.info("what became of %s cannot be seen now: %s", job.id, error)
+            return None
 
     def _see_turn(self, job: Job, workloads: Mapping[str, Observation]) -> Seen:
         admission = self._admissions.get(job.id)

@@ -60,10 +60,7 @@ class Sweeper:
         while True:
             try:
                 await self.step()
-            except (
-                *TRANSIENT,
-                FailedPrecondition,
-            ) as error:  # or the backend lacks something
+            except (*TRANSIENT, FailedPrecondition) as error:  # the latter where the backend lacks something
                 log.info("will be tried again: %s", error)
             except Exception:
                 log.exception("clearing away failed and will be tried again")

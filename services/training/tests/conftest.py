@@ -53,6 +53,7 @@ class Machines:
         self.on_change: Callable[[str], None] = lambda name: None
         self.missing = ""
         self.refuses = ""
+        self.silent: set[str] = set()
 
     async def check(self) -> None:
         if self.missing:
@@ -78,6 +79,8 @@ class Machines:
         self.stopped.append(name)
 
     async def logs(self, name: str, replica: int = 0) -> bytes:
+        if name in self.silent:
+            raise Unavailable("no route to that machine")
         return self.printed.get(name, b"")
 
     async def remove(self, name: str) -> None:

@@ -210,6 +210,20 @@ async def test_a_backend_that_lacks_something_takes_no_jobs_and_those_that_are_t
     await stack.started("j")
 
 
+async def test_a_machine_that_keeps_a_log_to_itself_holds_up_no_other_job(stack: Stack) -> None:
+    for job in ("a", "b"):
+        await stack.create(job)
+        await stack.started(job)
+    stack.machines.silent = {"a-a1"}
+    for job in ("a", "b"):
+        stack.machines.end(f"{job}-a1", State.FAILED, "its node is lost")
+    await stack.until_state("b", "FAILED")
+    assert not (await stack.get("a")).HasField("failure")
+
+    stack.machines.silent = set()
+    await stack.until_state("a", "FAILED")
+
+
 async def test_a_worker_that_fails_says_why(stack: Stack) -> None:
     await stack.create("j", max_restarts=3)
     attempt = await stack.started("j")
