@@ -15,6 +15,8 @@ from daf_common.workloads import Observation, Resources, State, Workload
 
 JOBS = Kind("batch/v1", "Job", "jobs")
 
+LEFT_OVER_SECONDS = 7 * 24 * 3600
+
 _INDEX = "batch.kubernetes.io/job-completion-index"
 
 
@@ -42,6 +44,8 @@ class IndexedJobForm:
             "parallelism": workload.replicas,
             "backoffLimitPerIndex": 0,
             "podReplacementPolicy": "Failed",
+            # Should the service never come back to it, as to one that it made just when its evaluation had ended.
+            "ttlSecondsAfterFinished": LEFT_OVER_SECONDS,
             "podFailurePolicy": {
                 "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
             },

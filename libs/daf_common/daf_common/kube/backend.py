@@ -155,12 +155,7 @@ class KubernetesBackend:
             "metadata": {"name": name, "labels": {**settings.labels, **labels}, "ownerReferences": owner},
             "spec": self._form.specification(workload, pod),
         }
-        try:
-            made = await self._api.create(self._form.kind, body)
-        except AlreadyExists:
-            made = await self._own(name)
-        except NotFound as error:
-            raise self._missing(error) from error
+        made = await self._create(name, body)
         reference = {"apiVersion": self._form.kind.api, "kind": self._form.kind.name, "name": name}
         owned = {"metadata": {"ownerReferences": [{**reference, "uid": made["metadata"]["uid"]}]}}
         with contextlib.suppress(NotFound):
@@ -178,7 +173,9 @@ class KubernetesBackend:
         by_workload: defaultdict[str, list[Object]] = defaultdict(list)
         for pod in sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], reasons.name_of(pod))):
             by_workload[label_of(pod, WORKLOAD)].append(pod)
-        self._note(by_workload, {label_of(found, WORKLOAD) for found in objects} | by_workload.keys())
+        known = {label_of(found, WORKLOAD) for found in objects} | by_workload.keys()
+        self._note(by_workload, known)
+        self._logs.forget_all_but(known)
         seen = {
             label_of(found, WORKLOAD): self._observation(found, by_workload.get(label_of(found, WORKLOAD), []))
             for found in objects
@@ -196,19 +193,19 @@ class KubernetesBackend:
         for pod in pods:
             if not reasons.is_ending(pod):
                 await self._api.delete(PODS, reasons.name_of(pod), math.ceil(grace_seconds))
-        await self._api.delete(self._form.kind, object_name(name))
+        await self._delete(name)
 
     async def logs(self, name: str, replica: int = 0) -> bytes:
         """See `Backend.logs`. Of a replica whose pod was replaced, the logs of all its pods."""
         if name not in self._pods:
             pods, _ = await self._api.list(PODS, selector({**self._labels, WORKLOAD: name}))
             self._pods = {**self._pods, name: sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))}
-        return await self._logs.read(name, [pod for pod in self._pods[name] if self._form.replica(pod) == replica])
+        wanted = [pod for pod in self._pods[name] if self._form.replica(pod) == replica]
+        return await self._logs.read(name, wanted, self._is_given_up)
 
     async def remove(self, name: str) -> None:
         """See `Backend.remove`."""
-        await self._api.delete(self._form.kind, object_name(name))
-        await self._api.delete(SECRETS, object_name(name))
+        await self._delete(name)
         self._logs.forget(name)
         self._disruptions.pop(name, None)
         self._pods = {workload: pods for workload, pods in self._pods.items() if workload != name}
@@ -237,6 +234,24 @@ class KubernetesBackend:
             message = f"there is no ConfigMap {name} in namespace {where}, to which workloads belong: install it"
             raise FailedPrecondition(message, reason="NO_OWNER") from error
         return [{"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": found["metadata"]["uid"]}]
+
+    async def _create(self, name: str, body: Object) -> Object:
+        """The object of a workload whose secret is there."""
+        try:
+            return await self._api.create(self._form.kind, body)
+        except AlreadyExists:
+            return await self._own(name)
+        except (NotFound, FailedPrecondition) as error:
+            with contextlib.suppress(NotFound):  # a quota also refuses what was made before
+                return await self._own(name)
+            await self._api.delete(SECRETS, name)  # without its workload, nobody would come back to it
+            if isinstance(error, NotFound):
+                raise self._missing(error) from error
+            raise
+
+    async def _delete(self, name: str) -> None:
+        await self._api.delete(self._form.kind, object_name(name))
+        await self._api.delete(SECRETS, object_name(name))
 
     async def _own(self, name: str) -> Object:
         found = await self._api.get(self._form.kind, name)
@@ -280,14 +295,18 @@ class KubernetesBackend:
             if ended.state is State.FAILED and any(self._lives(pod) for pod in pods):
                 return Observation(State.RUNNING, waiting=self._disruptions.get(name, "its pods are ending"))
             return self._explained(ended, found, pods) if ended.state is State.FAILED else ended
-        if not self._form.replaces_pods:
-            for pod in pods:
-                replaced = self._began.get((name, reasons.name_of(pod)), pod["metadata"]["uid"])
-                if self._is_given_up(pod) or replaced != pod["metadata"]["uid"]:
-                    why = self._disruptions.get(name, f"{reasons.name_of(pod)} was deleted")
-                    return Observation(State.FAILED, why, replica=self._form.replica(pod))
+        lost = next((pod for pod in pods if self._is_lost(name, pod)), None)
+        # Kubernetes replaces none that may still run on a node that it cannot ask.
+        if lost and not (self._form.replaces_pods and any(self._lives(pod) for pod in pods)):
+            why = self._disruptions.get(name, f"{reasons.name_of(lost)} was deleted")
+            return Observation(State.FAILED, why, replica=self._form.replica(lost))
         ending = self._disruptions.get(name, "") if any(reasons.is_ending(pod) for pod in pods) else ""
         return Observation(State.RUNNING, waiting=ending)
+
+    def _is_lost(self, name: str, pod: Object) -> bool:
+        """Whether a pod of a workload is given up, or has taken the place of one that ran."""
+        uid = pod["metadata"]["uid"]
+        return self._is_given_up(pod) or self._began.get((name, reasons.name_of(pod)), uid) != uid
 
     def _lives(self, pod: Object) -> bool:
         return reasons.phase_of(pod) in ("Pending", "Running") and not self._is_given_up(pod)

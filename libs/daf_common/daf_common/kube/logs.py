@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from daf_common.kube.api import KubernetesApi, Object
@@ -31,12 +31,13 @@ class PodLogs:
         self._api, self._container = api, container
         self._logs: defaultdict[str, dict[str, _Log]] = defaultdict(dict)
 
-    async def read(self, workload: str, pods: Sequence[Object]) -> bytes:
-        """The logs of pods of a workload, one after the other."""
+    async def read(self, workload: str, pods: Sequence[Object], is_out_of_reach: Callable[[Object], bool]) -> bytes:
+        """The logs of pods of a workload, one after the other; of one out of reach, what was read before."""
         contents = []
         for pod in pods:
             log = self._logs[workload].setdefault(pod["metadata"]["uid"], _Log())
-            if not log.whole and time.monotonic() - log.read_at >= FRESH_SECONDS:
+            is_fresh = time.monotonic() - log.read_at < FRESH_SECONDS
+            if not (log.whole or is_fresh or is_out_of_reach(pod)):
                 ended = phase_of(pod) in ("Succeeded", "Failed")
                 content = await self._api.log(name_of(pod), self._container, MAX_BYTES)
                 log.content = max(log.content, content or b"", key=len)
@@ -47,3 +48,8 @@ class PodLogs:
     def forget(self, workload: str) -> None:
         """Lets go of what was read of a workload."""
         self._logs.pop(workload, None)
+
+    def forget_all_but(self, workloads: Set[str]) -> None:
+        """Lets go of what was read of all others: nobody has to say that a workload has vanished."""
+        for workload in self._logs.keys() - workloads:
+            del self._logs[workload]
