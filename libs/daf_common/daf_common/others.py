@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
+from daf_common.errors import TRANSIENT
 from daf_common.leases import Leader
 from daf_common.store import REVISION, Store, Transaction
 
@@ -56,8 +57,10 @@ class OtherReplicas:
                 self._revision, keys = await self._store.read(self._look)
                 self._enqueue(*keys)
                 self.looked.set()
-            except Exception as error:  # the database is away: what changed meanwhile is seen when it is back
+            except TRANSIENT as error:  # the database is away: what changed meanwhile is seen when it is back
                 log.info("changes of other replicas will be looked for again: %s", error)
+            except Exception:
+                log.exception("changes of other replicas cannot be looked for")
             await asyncio.sleep(POLL_SECONDS[self._store.dialect])
 
     def _look(self, tx: Transaction) -> tuple[int, Sequence[str]]:

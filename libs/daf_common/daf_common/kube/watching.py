@@ -29,10 +29,10 @@ async def watch_objects(api: KubernetesApi, kind: Kind, labels: str, on_change: 
                 if event["type"] != "BOOKMARK":
                     on_change(event["object"])
         except Expired:
-            continue
+            log.info("the watch of %s begins anew: too much has happened", kind.plural)
         except DafError as error:
             log.info("the watch of %s begins anew: %s", kind.plural, error)
-            await asyncio.sleep(RETRY_SECONDS)
         except Exception:
             log.exception("the watch of %s failed and begins anew", kind.plural)
-            await asyncio.sleep(RETRY_SECONDS)
+        # However it ended: what is between here and there may end every watch at once.
+        await asyncio.sleep(RETRY_SECONDS)
