@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -257,3 +258,30 @@ def test_plain_text_and_a_single_node_have_the_same_gateway(stack: Stack, tmp_pa
 
         expected = f"daf-{'standalone' if 'singleNode' in values else 'scheduler'}.{DOMAIN}"
         assert gateway.names.asked == {expected}
+
+
+@pytest.mark.parametrize("addresses", ["", "00000000000000000000000000000001 01 80 10 80 lo\n"], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_pod_finds_out_where_names_are_looked_up_and_whether_it_has_ipv6(
+    tmp_path: Path, addresses: str, encrypted: bool
+) -> None:
+    rendered = render({"gateway": {"tls": {"enabled": encrypted}}})
+    (resolver,) = rendered.one("Deployment", "daf-gateway")["spec"]["template"]["spec"]["initContainers"]
+    program = resolver["args"][0].replace("/run/daf", str(tmp_path)).replace("/proc/net/if_inet6", f"{tmp_path}/ipv6")
+    (tmp_path / "resolv.conf").write_text(
+        f"search {DOMAIN} svc.cluster.local\nnameserver fd00::a\nnameserver 10.0.0.1\n"
+    )
+    if addresses:
+        (tmp_path / "ipv6").write_text(addresses)
+    subprocess.run([*resolver["command"], program, str(tmp_path / "resolv.conf")], check=True)
+
+    found = (tmp_path / "resolver.conf").read_text()
+    assert found == f"resolver [fd00::a] valid=5s;\nmap $host $domain {{ default {DOMAIN}; }}\n"
+    listens = {name: path.read_text() for name in ("calls", "health") if (path := tmp_path / f"{name}.conf").exists()}
+    configuration = rendered.one("ConfigMap", "daf-gateway")["data"]["nginx.conf"]
+    of_ipv4 = re.findall(r"listen (8.+;)", configuration)
+    assert listens == (
+        {name: f"listen [::]:{listen}\n" for name, listen in zip(("calls", "health"), of_ipv4, strict=True)}
+        if addresses
+        else {}
+    )

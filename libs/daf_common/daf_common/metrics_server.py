@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+_EVERYWHERE = {"0.0.0.0", "::", ""}
+
 _SLOWEST_SECONDS = 10.0
 """After so long without a word from it, a client is cut off."""
+
+
+class _DualStackServer(ThreadingHTTPServer):
+    """Listens to IPv6 and IPv4."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 class MetricsServer:
@@ -43,7 +56,10 @@ class MetricsServer:
             def log_message(self, format: str, *args: object) -> None:
                 logging.getLogger(__name__).debug(format, *args)
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        if host in _EVERYWHERE and socket.has_dualstack_ipv6():  # as gRPC understands it
+            self._server: ThreadingHTTPServer = _DualStackServer(("::", port), Handler)
+        else:
+            self._server = ThreadingHTTPServer((host, port), Handler)
         self.port: int = self._server.server_address[1]
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="metrics", daemon=True)
 

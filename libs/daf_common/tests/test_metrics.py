@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -217,6 +218,7 @@ def test_metrics_are_served_to_other_machines_where_that_is_asked_for() -> None:
     server = MetricsServer(0, lambda: True, "0.0.0.0")
     server.start()
     try:
-        assert httpx.get(f"http://127.0.0.2:{server.port}/healthz").status_code == 200
+        for host in ("127.0.0.2", *(["[::1]"] if socket.has_dualstack_ipv6() else [])):  # a pod may have IPv6 alone
+            assert httpx.get(f"http://{host}:{server.port}/healthz").status_code == 200
     finally:
         server.stop()

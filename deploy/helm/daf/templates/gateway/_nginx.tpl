@@ -1,3 +1,7 @@
+{{- define "daf.nginx.calls" -}}
+{{ ternary "8443 ssl" "8080" .Values.gateway.tls.enabled }} http2 so_keepalive=60s:30s:4
+{{- end -}}
+
 {{/* The gateway: which service answers a call is in its path. See docs/decisions/0025-a-gateway-of-nginx.md. */}}
 {{- define "daf.nginx" -}}
 {{- $tls := .Values.gateway.tls.enabled -}}
@@ -47,7 +51,8 @@ http {
     }
 
     server {
-        listen {{ ternary "8443 ssl" "8080" $tls }} http2 so_keepalive=60s:30s:4;
+        listen {{ include "daf.nginx.calls" . }};
+        include /run/daf/calls*.conf; # the same of IPv6, where that is
         {{- if $tls }}
         # Files named by a variable are read for every handshake: a certificate that is renewed needs no restart.
         ssl_certificate $certificates/tls.crt;
@@ -106,6 +111,7 @@ http {
 
     server {
         listen 8081;
+        include /run/daf/health*.conf;
         access_log off;
 
         location = /healthz {
