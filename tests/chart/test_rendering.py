@@ -234,6 +234,21 @@ def test_jobs_reach_their_services_and_the_store_alone(rendered: Rendered) -> No
     assert ranks["ingress"] == [{"from": [{"podSelector": ranks["podSelector"]}]}]
 
 
+def test_workload_identity_is_reached_by_services_that_use_the_store_without_keys(rendered: Rendered) -> None:
+    def metadata(found: Rendered) -> set[str]:
+        return {name for name in found.of("NetworkPolicy") if rules(found, name, "egress", 988)}
+
+    assert metadata(rendered) == {"daf-training", "daf-evaluation", "daf-deployment"}
+    assert metadata(render({"artifacts": {"url": "s3://bucket", "existingSecret": "keys"}})) == set()
+
+
+def test_jobs_reach_a_store_in_the_cluster(rendered: Rendered) -> None:
+    own = render({"artifacts": {"url": "s3://bucket", "endpoint": "http://minio.store:9000"}})
+
+    assert {"namespaceSelector": {}} in rules(own, "daf-jobs", "egress", 9000)[0]["to"]
+    assert {"namespaceSelector": {}} not in rules(rendered, "daf-jobs", "egress", 443)[0]["to"]
+
+
 def test_the_gateway_alone_is_reached_from_outside(rendered: Rendered) -> None:
     (ingress,) = rules(rendered, "daf-gateway", "ingress", 8443)
     assert "from" not in ingress
@@ -255,6 +270,14 @@ def test_databases_are_brought_up_to_date_before_anything_is_installed_or_upgrad
     made = {m["metadata"]["name"] for m in rendered.manifests if m["kind"] in {"Secret", "ConfigMap", "ServiceAccount"}}
     text = str(job["spec"])
     assert not [name for name in made if f"'{name}'" in text]
+
+
+def test_migrations_know_what_all_services_are_told() -> None:
+    variable = {"name": "PGSSLMODE", "value": "verify-full"}
+    rendered = render({"pods": {"extraEnv": [variable]}})
+
+    for container in rendered.one("Job", "daf-migrations")["spec"]["template"]["spec"]["containers"]:
+        assert variable in container["env"]
 
 
 def test_the_database_url_comes_from_a_secret(rendered: Rendered) -> None:

@@ -86,6 +86,14 @@ spec:
     {{- if $needs.artifacts }}
     - {{ include "daf.egressTo" (dict "to" $policy.artifacts.to "ports" (include "daf.artifactPorts" $root | fromJsonArray)) | nindent 6 | trim }}
     {{- end }}
+    {{- if and $needs.artifacts (not $root.Values.artifacts.existingSecret) }}
+    # Workload identity: the agents of GKE and EKS on each node, that give out credentials.
+    - {{ include "daf.ports" (list 80 988) | nindent 6 | trim }}
+      to:
+        - ipBlock: {cidr: 169.254.169.252/30}
+        - ipBlock: {cidr: 169.254.170.23/32}
+        - ipBlock: {cidr: "fd00:ec2::23/128"}
+    {{- end }}
     {{- if $needs.workloads }}
     - {{ include "daf.egressTo" $policy.kubernetes | nindent 6 | trim }}
     {{- end }}
