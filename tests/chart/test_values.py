@@ -165,6 +165,22 @@ def test_new_principals_get_tokens_and_services_always_do() -> None:
     assert len(set(secret["data"].values())) == 3
 
 
+@pytest.mark.parametrize("name", ["no", "null", "1e3"])
+def test_principals_keep_their_names(name: str) -> None:
+    assert name in render({"auth": {"principals": [name]}}).one("Secret", "daf-tokens")["data"]
+
+
+def test_cert_manager_is_told_names_and_addresses_apart() -> None:
+    tls = {"certManager": {"issuer": "internal"}}
+    hosts = ["daf.example.com", "10.1.2.3", "fd00::1"]
+
+    spec = render({"gateway": {"hosts": hosts, "tls": tls}}).one("Certificate", "daf-gateway")["spec"]
+    assert (spec["dnsNames"], spec["ipAddresses"]) == (hosts[:1], hosts[1:])
+    spec = render({"gateway": {"tls": tls}}).one("Certificate", "daf-gateway")["spec"]
+    assert spec["dnsNames"] == ["daf-gateway.team.svc"]
+    assert "ipAddresses" not in spec
+
+
 def test_secrets_by_reference_make_none() -> None:
     values = {"auth": {"existingSecret": "tokens"}, "gateway": {"tls": {"existingSecret": "certificate"}}}
 

@@ -37,6 +37,11 @@
 {{- concat (list $host (printf "%s.cluster.local" $host) (printf "%s.%s" $service .Release.Namespace) $service "localhost" "127.0.0.1") .Values.gateway.hosts | uniq | toJson -}}
 {{- end -}}
 
+{{/* Whether a host is an IP address: "true" or nothing. */}}
+{{- define "daf.isAddress" -}}
+{{- if or (regexMatch "^[0-9.]+$" .) (contains ":" .) }}true{{ end -}}
+{{- end -}}
+
 {{/* Where `helm test` calls: the gateway; where that speaks plain text, over which no token is sent, what lies before it. Empty
 if neither can be. */}}
 {{- define "daf.testAddress" -}}
