@@ -1,4 +1,7 @@
-"""The cluster that KUBECONFIG names, and the images that E2E_IMAGE_PREFIX and E2E_IMAGE_TAG name; see `make e2e`."""
+"""The cluster that KUBECONFIG names, and the images that E2E_IMAGE_PREFIX and E2E_IMAGE_TAG name; see `make e2e`.
+
+E2E_KEEP=1 keeps what was installed, and E2E_NAMESPACE goes on with it: for whoever works on one of these tests.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +51,11 @@ def earlier(image_prefix: str) -> Version:
 
 @pytest.fixture(scope="session")
 def backing(cluster: Cluster, image_prefix: str, current: Version) -> Iterator[Backing]:
-    made = Backing(f"daf-e2e-{uuid.uuid4().hex[:6]}-backing", f"{image_prefix}/daf-test-backing:{current.tag}")
+    namespace = os.environ.get("E2E_NAMESPACE") or f"daf-e2e-{uuid.uuid4().hex[:6]}"
+    made = Backing(f"{namespace}-backing", f"{image_prefix}/daf-test-backing:{current.tag}")
     try:
-        made.create()
+        if not os.environ.get("E2E_NAMESPACE"):
+            made.create()
         yield made
     finally:
         if not os.environ.get("E2E_KEEP"):
@@ -65,7 +70,8 @@ def installation(
     namespace = backing.namespace.removesuffix("-backing")
     made = Installation(backing, tmp_path_factory.mktemp("clients"), namespace, image_prefix)
     try:
-        made.prepare()
+        if not os.environ.get("E2E_NAMESPACE"):
+            made.prepare()
         yield made
     finally:
         if not os.environ.get("E2E_KEEP"):

@@ -85,8 +85,9 @@ def test_logs_are_shown_while_pods_live_and_stay_when_they_are_gone(installed: I
 
 def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: Installation, backing: Backing) -> None:
     daf = installed.client()
-    watching = daf.start("sweep", "run", str(DISTURBED))
-    wait_until(lambda: _steps(daf, 1) > 10_000, "the first trial has saved a checkpoint", 300)
+    watching = daf.start("sweep", "run", str(DISTURBED), "--name", "disturbed")
+    wait_until(lambda: watching.poll() is not None or _steps(daf, 1) > 10_000, "the first trial has saved", 300)
+    assert watching.poll() is None, watching.communicate()
 
     kill(installed.jobs, running_pods(installed.jobs, "training")[-1])
     for service in (*SERVICES, "gateway"):
