@@ -313,6 +313,8 @@ def test_only_the_holder_of_the_token_speaks_for_an_attempt() -> None:
     for rank in (-1, 2):
         with pytest.raises(InvalidArgument, match=r"attempt\.rank: must be between 0 and 1"):
             admit(running, 2, "secret", rank)
+    with pytest.raises(PermissionDenied):
+        admit(job(JobState.PENDING, attempt=0, token=""), 0, "", 0)  # it has not started: nobody speaks for it
     assert "secret" not in repr(running)
 
 
