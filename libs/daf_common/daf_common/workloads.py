@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from daf_common.errors import FailedPrecondition, Unavailable
+
 WORKER_ENVIRONMENT: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -140,3 +142,18 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Lets go of the backend. Workloads that run go on."""
         ...
+
+
+async def obstacle(backend: Backend) -> FailedPrecondition | None:
+    """What says that no workload can be started as things are; None if nothing does.
+
+    For servicers to raise once they know that what they are asked to create is new: what was created before, and runs,
+    must not be refused to whoever asks for it once more.
+    """
+    try:
+        await backend.check()
+    except FailedPrecondition as error:
+        return error
+    except Unavailable:
+        pass  # what is created waits until there is an answer
+    return None

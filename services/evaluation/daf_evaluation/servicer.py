@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +14,12 @@ from daf_common.artifacts import ArtifactStore
 from daf_common.auth import PRINCIPAL
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable, Violation
+from daf_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Violation
 from daf_common.ids import Ids
 from daf_common.requests import once
 from daf_common.store import Store, Transaction
 from daf_common.watch import Watcher
-from daf_common.workloads import Backend
+from daf_common.workloads import Backend, obstacle
 from daf_evaluation import convert, shards, store
 from daf_evaluation.evaluations import Evaluation, workload_name
 from daf_evaluation.replays import Replays
@@ -68,10 +67,11 @@ class EvaluationServicer(EvaluationServiceServicer):
         id = names.new_id(request.evaluation_id, "eval", self._ids, "evaluation_id")
         check_spec(request.spec)
         await self._check_artifacts(request.spec)
-        with contextlib.suppress(Unavailable):  # then the evaluation waits until there is an answer
-            await self._backend.check()
+        in_the_way = await obstacle(self._backend)
         evaluation, cut = self._plan(id, request.spec)
         if request.validate_only:
+            if in_the_way:
+                raise in_the_way
             return pb.CreateEvaluationResponse(evaluation=convert.to_message(evaluation))
 
         def create(tx: Transaction) -> Evaluation:
@@ -84,6 +84,8 @@ class EvaluationServicer(EvaluationServiceServicer):
         def add(tx: Transaction) -> str:
             if store.get(tx, id) is not None:
                 raise AlreadyExists(f"there is an evaluation {id!r} already: choose another evaluation_id")
+            if in_the_way:
+                raise in_the_way
             store.insert(tx, evaluation, cut)
             return names.EVALUATION.format(id)
 

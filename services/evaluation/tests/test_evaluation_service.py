@@ -296,6 +296,17 @@ async def test_a_backend_that_cannot_be_reached_fails_nothing(running: Stack) ->
     await until(running, "e", SUCCEEDED)
 
 
+async def test_who_asks_again_for_what_is_there_gets_it_though_nothing_could_be_started(stack: Stack) -> None:
+    request = pb.CreateEvaluationRequest(request_id="r", evaluation_id="e", spec=spec())
+    await raising(stack.evaluations.CreateEvaluation(request))
+    stack.backend.missing = "create the namespace"
+    assert (await raising(stack.evaluations.CreateEvaluation(request))).evaluation.name == "evaluations/e"
+    with pytest.raises(FailedPrecondition, match="create the namespace"):
+        await create(stack, "f")
+    with pytest.raises(NotFound):
+        await raising(stack.evaluations.GetEvaluation(pb.GetEvaluationRequest(name="evaluations/f")))
+
+
 async def test_what_is_left_of_an_evaluation_is_cleared_away_once_the_backend_lacks_nothing(running: Stack) -> None:
     running.backend.missing = "no permission to list jobs"
     await Worker(running, "w").play_all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
@@ -14,11 +13,11 @@ from daf_common.artifacts import ArtifactStore
 from daf_common.auth import PRINCIPAL
 from daf_common.channel import raising
 from daf_common.clock import Clock
-from daf_common.errors import FailedPrecondition, InvalidArgument, Unavailable
+from daf_common.errors import FailedPrecondition, InvalidArgument
 from daf_common.requests import once
 from daf_common.store import Store, Transaction
 from daf_common.watch import Watcher
-from daf_common.workloads import Backend
+from daf_common.workloads import Backend, obstacle
 from daf_protos.statistics.v1.statistics_service_pb2 import DeleteNumbersRequest
 from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceStub
 from daf_protos.training.v1 import training_service_pb2 as pb
@@ -71,9 +70,10 @@ class TrainingServicer(TrainingServiceServicer):
         check_fits(compute, self._capacity)
         job_id = names.new_id(request.job_id, "job", self._ids, "job_id")
         await self._check_artifacts(request.spec)
-        with contextlib.suppress(Unavailable):  # then the job waits until there is an answer
-            await self._backend.check()
+        in_the_way = await obstacle(self._backend)
         if request.validate_only:
+            if in_the_way:
+                raise in_the_way
             name = names.TRAINING_JOB.format(job_id) if request.job_id else ""
             return pb.CreateTrainingJobResponse(training_job=TrainingJob(name=name, spec=request.spec))
         now = self._clock.now()
@@ -86,7 +86,7 @@ class TrainingServicer(TrainingServiceServicer):
             max_restarts=request.spec.max_restarts,
             max_checkpoints=kept_checkpoints(request.spec),
         )
-        name, is_new = await self._store.run(_create, request, job, now)
+        name, is_new = await self._store.run(_create, request, job, now, in_the_way)
         if not is_new:  # the request was carried out before
             return pb.CreateTrainingJobResponse(training_job=await self._read(_job_id(name)))
         self._enqueue(job_id)
@@ -204,7 +204,13 @@ class TrainingServicer(TrainingServiceServicer):
                 )
 
 
-def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now: datetime) -> tuple[str, bool]:
+def _create(
+    tx: Transaction,
+    request: pb.CreateTrainingJobRequest,
+    job: Job,
+    now: datetime,
+    in_the_way: FailedPrecondition | None,
+) -> tuple[str, bool]:
     """The name of the job that this request creates or created, and whether it is new."""
     is_new = False
 
@@ -212,6 +218,8 @@ def _create(tx: Transaction, request: pb.CreateTrainingJobRequest, job: Job, now
         nonlocal is_new
         start = request.spec.start.weights
         store.add_job(tx, job, start.sha256 if start.owner == OWNER else "")
+        if in_the_way:
+            raise in_the_way
         is_new = True
         return names.TRAINING_JOB.format(job.id)
 

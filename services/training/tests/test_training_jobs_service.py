@@ -210,6 +210,15 @@ async def test_a_backend_that_lacks_something_takes_no_jobs_and_those_that_are_t
     await stack.started("j")
 
 
+async def test_who_asks_again_for_a_job_that_is_there_gets_it_though_no_other_could_be_started(stack: Stack) -> None:
+    request = pb.CreateTrainingJobRequest(request_id="r", job_id="j", spec=stack.spec())
+    await raising(stack.jobs.CreateTrainingJob(request))
+    stack.machines.missing = "install the operator"
+    assert (await raising(stack.jobs.CreateTrainingJob(request))).training_job.name == "trainingJobs/j"
+    with pytest.raises(FailedPrecondition, match="install the operator"):
+        await raising(stack.jobs.CreateTrainingJob(pb.CreateTrainingJobRequest(validate_only=True, spec=request.spec)))
+
+
 async def test_a_machine_that_keeps_a_log_to_itself_holds_up_no_other_job(stack: Stack) -> None:
     for job in ("a", "b"):
         await stack.create(job)
