@@ -22,7 +22,7 @@ rules:
   - apiGroups: [""] # why a pod does not run
     resources: [events]
     verbs: [list]
-  - apiGroups: [""] # the tokens of jobs: written, never read
+  - apiGroups: [""] # the tokens of jobs: written, and never listed
     resources: [secrets]
     verbs: [create, patch, delete]
   - apiGroups: [""] # the owner of all workloads
