@@ -66,6 +66,7 @@ def test_helm_lint_accepts_what_the_documentation_shows(values: Values) -> None:
         ({"profiles": {"GPU": {"pods": {}}}}, "GPU"),
         ({"profiles": {"big": {"workers": 4}}}, "'environments', 'cpus', 'memoryGiB', 'gpus' required"),
         ({"profiles": {"big": {"pods": {"image": "x"}}}}, "'image' not allowed"),
+        ({"profiles": {"big": {"workersPerMachine": 65}}}, "/profiles/big/workersPerMachine"),
         ({"metrics": {"serviceMonitor": True}}, "/metrics/serviceMonitor"),
         ({"networkPolicy": {"database": {"ports": [0]}}}, "/networkPolicy/database/ports/0"),
         ({"singleNode": {"enabled": "yes"}}, "/singleNode/enabled"),
