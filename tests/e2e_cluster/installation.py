@@ -49,6 +49,7 @@ class Backing:
 
     def shell(self, script: str) -> str:
         """Runs a script beside PostgreSQL, whose programs it may use without a password."""
+        script = f"export PGHOST=/tmp PGUSER=daf PGPASSWORD=$POSTGRES_PASSWORD; {script}"
         return kubectl(self.namespace, "exec", "deployment/postgresql", "--", "sh", "-ec", script)
 
     def python(self, script: str) -> None:

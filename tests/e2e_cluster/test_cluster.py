@@ -112,7 +112,7 @@ def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: In
     assert len(attempts) > 1
     assert any(attempt["resumed_from"] for attempt in attempts)
     ends = backing.shell(
-        "psql --host /tmp --username daf postgres --tuples-only --no-align --command"
+        "psql postgres --tuples-only --no-align --command"
         " \"select name from scheduler.transitions where to_state in ('SUCCEEDED', 'FAILED') and name like"
         " 'sweeps/disturbed/trials/%'\""
     )
@@ -125,9 +125,9 @@ def test_a_backup_is_restored_into_another_installation(
     """As docs/operations.md says: the database is dumped and loaded; the bucket stays where it is."""
     expected = results(installed.client().json("sweep", "get", "example"))
     backing.shell(
-        "pg_dump --host /tmp --username daf --format custom --file /data/daf.dump postgres;"
-        " createdb --host /tmp --username daf restored;"
-        " pg_restore --host /tmp --username daf --dbname restored --exit-on-error /data/daf.dump"
+        "pg_dump --format custom --file /data/daf.dump postgres;"
+        " createdb restored;"
+        " pg_restore --dbname restored --exit-on-error /data/daf.dump"
     )
     other = Installation(
         backing, installed.directory, f"{installed.namespace}-2", image_prefix, database="restored",
