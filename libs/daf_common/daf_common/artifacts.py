@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,7 +15,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, from_url
 
-from daf_common.errors import DataLoss, InvalidArgument, NotFound
+from daf_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from daf_common.metrics import ARTIFACT_BYTES
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 
@@ -37,6 +38,7 @@ class ArtifactStore:
             owner: the service that writes.
         """
         self.owner = owner
+        self._place = url
         local = url.startswith("file://")
         self._store = LocalStore(unquote(urlsplit(url).path), mkdir=True) if local else from_url(url)
 
@@ -49,7 +51,8 @@ class ArtifactStore:
             owner=self.owner,
         )
         try:
-            await obstore.put_async(self._store, key(artifact), content, mode="create")
+            with self._writing():
+                await obstore.put_async(self._store, key(artifact), content, mode="create")
             _WRITTEN.inc(len(content))
         except AlreadyExistsError:
             pass
@@ -61,7 +64,8 @@ class ArtifactStore:
         size = await asyncio.to_thread(lambda: path.stat().st_size)
         artifact = Artifact(sha256=sha256, size_bytes=size, media_type=media_type, owner=self.owner)
         if not await self.exists(artifact):
-            await obstore.put_async(self._store, key(artifact), path)
+            with self._writing():
+                await obstore.put_async(self._store, key(artifact), path)
             _WRITTEN.inc(size)
         return artifact
 
@@ -133,6 +137,14 @@ class ArtifactStore:
         owned.owner = self.owner
         url = "" if await self.exists(owned) else await self._url("PUT", owned)
         return ArtifactLocation(artifact=owned, url=url)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:  # of an object that is being made: what it lies in
+            message = f"the artifact store {self._place} is not there: create its bucket, or set DAF_ARTIFACTS_URL"
+            raise FailedPrecondition(message, reason="NO_BUCKET") from error
 
     async def _url(self, method: str, artifact: Artifact) -> str:
         if isinstance(self._store, LocalStore):

@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from daf_common.artifacts import ArtifactStore, check_artifact, key
-from daf_common.errors import DataLoss, InvalidArgument, NotFound
+from daf_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from daf_protos.common.v1.artifact_pb2 import Artifact
 
 
@@ -54,6 +54,15 @@ async def test_a_file_is_put_whole(url: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"weights" * 100_000)
     artifact = await ArtifactStore(url, "training").put_file(tmp_path / "file", "application/octet-stream")
     assert await ArtifactStore(url, "training").get(artifact) == b"weights" * 100_000
+
+
+async def test_a_bucket_that_is_not_there_is_named(s3_url: str, tmp_path: Path) -> None:
+    store = ArtifactStore("s3://nowhere/daf", "training")
+    with pytest.raises(FailedPrecondition, match="s3://nowhere/daf is not there"):
+        await store.put(b"content", "text/plain")
+    (tmp_path / "file").write_bytes(b"content")
+    with pytest.raises(FailedPrecondition, match="s3://nowhere/daf is not there"):
+        await store.put_file(tmp_path / "file", "text/plain")
 
 
 async def test_what_is_not_there_is_not_found(url: str) -> None:
