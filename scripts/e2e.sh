@@ -14,12 +14,15 @@ backing=$IMAGE_PREFIX/daf-test-backing:$tag
 docker build --quiet ${DOCKER_BUILD_FLAGS-} --file tests/e2e_cluster/backing.Dockerfile --tag "$backing" tests/e2e_cluster
 docker push --quiet "$backing"
 
-# The version that is upgraded: everything of it is built from the history.
+# The version that is upgraded: its chart, code and locked dependencies, from the history; built as images are now, so that
+# dependencies that have not changed are there already.
 earlier=$(cat tests/earlier_version)
 if git cat-file -e "$earlier^{commit}" 2>/dev/null; then
     source=$(mktemp -d)
     trap 'rm -rf "$source"' EXIT
     git archive "$earlier" | tar --extract --directory "$source"
+    rm -r "$source/docker"
+    cp --recursive docker "$source/docker"
     export E2E_EARLIER_SOURCE=$source E2E_EARLIER_TAG=${earlier:0:12}
     make --no-print-directory --directory "$source" images PUSH=1 IMAGE_TAG="$E2E_EARLIER_TAG" REVISION="$earlier"
 fi
