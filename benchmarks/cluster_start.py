@@ -69,7 +69,7 @@ def _round(namespace: str, name: str) -> Mapping[str, float]:
     job = min(jobs, key=lambda job: _time(job["start_time"]))
     (attempt,) = json.loads(daf(home(), "job", "attempts", job["name"], "--json"))["attempts"]
     workload = f"{job['name'].removeprefix('trainingJobs/')}-a1"
-    pod = pods[f"{workload}-master-0"]
+    pod = pods[f"daf-{workload}-master-0"]
     moments = {
         "job": job["create_time"],
         "attempt": attempt["start_time"],
