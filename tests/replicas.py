@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from daf_common.channel import connect
 
+NOBODY = -1
 SERVICES = ("statistics", "deployment", "evaluation", "training", "scheduler")
 READY_SECONDS = 90.0
 
@@ -165,9 +166,9 @@ class Replicas:
         return (self.directory / f"{service}-{number}.log").read_text()
 
     def leader(self, service: str) -> tuple[int, int]:
-        """The replica that leads by the newest lease of its service, and the lease's fence."""
+        """The replica that leads by the newest lease of its service, NOBODY once it was given back, and its fence."""
         holder, fence = self.rows(f"SELECT holder, fence FROM {service}.leases WHERE name = '{service}'")[0]
-        return int(holder.partition("#")[0].rpartition("-")[2]), fence
+        return int(holder.partition("#")[0].rpartition("-")[2] or NOBODY), fence
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database has."""
