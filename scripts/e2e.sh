@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make e2e`: the whole product on the cluster that KUBECONFIG names. IMAGE_PREFIX is a registry that the container engine
-# here may push to and the cluster pulls from; IMAGE_TAG is worked out from the tree unless given. E2E_ADDRESS: where the gateway is found, if no port of a node can be reached
-# from here. Further arguments are for pytest.
+# here may push to and the cluster pulls from; IMAGE_TAG is worked out from the tree unless given. E2E_ADDRESS: where the
+# gateway is found, if no port of a node can be reached from here. Further arguments are for pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${KUBECONFIG:?names no cluster: set it to the kubeconfig of one}"
