@@ -62,7 +62,7 @@ def cut_off(cluster: Cluster, namespace: str, pod: str, services: Services) -> I
 async def test_a_job_that_is_cut_off_goes_on_where_it_is(
     services: Services, cluster: Cluster, settings: BackendSettings
 ) -> None:
-    updates = 100
+    updates = 60
     await services.train("job", workers=2, agent_steps=updates * 2 * BATCH, profile="one")
     await services.job_until("job", lambda job: job.progress.update >= 2)
     with cut_off(cluster, settings.kubernetes_namespace, "daf-job-a1-master-0", services):
@@ -82,7 +82,7 @@ async def test_a_worker_that_is_cut_off_while_it_plays_changes_no_result(
     services: Services, cluster: Cluster, settings: BackendSettings
 ) -> None:
     starter = Policy(policy_class=PolicyClass(class_path="starter"))
-    spec = EvaluationSpec(policies=[starter], missions=[MISSION], episodes=400, seed=3, workers=2)
+    spec = EvaluationSpec(policies=[starter], missions=[MISSION], episodes=200, seed=3, workers=2)
     await services.evaluate("calm", spec)
     calm = await services.evaluation_until("calm", lambda evaluation: evaluation.HasField("end_time"))
     await services.evaluate("stormy", spec)
@@ -94,4 +94,4 @@ async def test_a_worker_that_is_cut_off_while_it_plays_changes_no_result(
     stormy = await services.evaluation_until("stormy", lambda evaluation: evaluation.HasField("end_time"))
     assert stormy.state == EvaluationState.EVALUATION_STATE_SUCCEEDED, stormy.failure
     assert stormy.digest == calm.digest
-    assert stormy.done_episodes == 400
+    assert stormy.done_episodes == 200
