@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ import daf_training.main
 from daf_common.archives import pack
 from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
-from daf_common.kube.settings import BackendSettings
+from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
 from daf_common.service import Context, Host
 from daf_common.settings import ServiceSettings
 from daf_evaluation.job_backend import job_backend
@@ -137,6 +138,15 @@ class Services:
         except TimeoutError:
             raise AssertionError(f"it stays so: {evaluation}") from None
         raise AssertionError("the watch ended")
+
+
+def of_workers(settings: BackendSettings) -> BackendSettings:
+    """Settings for pods of real workers, which share what few cores there may be; skips where these cannot run."""
+    image = os.environ.get("DAF_TEST_RUNNER_IMAGE")
+    if not image or not os.environ.get("DAF_TEST_HOST"):
+        pytest.skip("NO RUNNER IMAGE: DAF_TEST_RUNNER_IMAGE or DAF_TEST_HOST, this machine as pods see it, is not set")
+    pods = PodProfiles(default=PodSettings(cpu_share=0.05, grace_seconds=30))
+    return settings.model_copy(update={"runner_image": image, "pods": pods})
 
 
 @asynccontextmanager

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
+from daf_common.kube.settings import BackendSettings
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec, EvaluationState
 from tests.cluster import Cluster
 from tests.training_stack import BATCH, MISSION
 
-from .services import Services, serving
+from .services import Services, of_workers, serving
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
@@ -30,13 +30,9 @@ HEALED_SECONDS = 15.0
 
 @pytest.fixture
 def settings(settings: BackendSettings) -> BackendSettings:
-    image = os.environ.get("DAF_TEST_RUNNER_IMAGE")
-    if not image or not os.environ.get("DAF_TEST_HOST"):
-        pytest.skip("NO RUNNER IMAGE: DAF_TEST_RUNNER_IMAGE or DAF_TEST_HOST, this machine as pods see it, is not set")
     if os.geteuid() != 0 or not shutil.which("iptables"):
         pytest.skip("NO FIREWALL: only root can cut pods off, with iptables")
-    pods = PodProfiles(default=PodSettings(cpu_share=0.05, grace_seconds=30))
-    return settings.model_copy(update={"runner_image": image, "pods": pods})
+    return of_workers(settings)
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
+from daf_common.kube.settings import BackendSettings
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint, PolicyClass
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec, EvaluationState
 from daf_protos.evaluation.v1.evaluation_service_pb2 import ReadLogsRequest
 from tests.cluster import Cluster
 from tests.training_stack import BATCH, MISSION, ROOT
 
-from .services import Services, serving
+from .services import Services, of_workers, serving
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.slow]
 
@@ -24,12 +24,7 @@ TALKATIVE = [ROOT / "tests" / "policies" / "talkative_policy.py", ROOT / "exampl
 
 @pytest.fixture
 def settings(settings: BackendSettings) -> BackendSettings:
-    """Pods of real workers, which share what few cores there may be."""
-    image = os.environ.get("DAF_TEST_RUNNER_IMAGE")
-    if not image or not os.environ.get("DAF_TEST_HOST"):
-        pytest.skip("NO RUNNER IMAGE: DAF_TEST_RUNNER_IMAGE or DAF_TEST_HOST, this machine as pods see it, is not set")
-    pods = PodProfiles(default=PodSettings(cpu_share=0.05, grace_seconds=30))
-    return settings.model_copy(update={"runner_image": image, "pods": pods})
+    return of_workers(settings)
 
 
 @pytest.fixture

@@ -6,18 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import sqlalchemy as sa
-
 from daf_common.errors import TRANSIENT
 from daf_common.leases import Leader
-from daf_common.store import REVISION, Store, Transaction
+from daf_common.store import Store, Transaction, revision_of
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = {"postgresql": 0.25, "sqlite": 1.0}
 """How late the leader hears of it. A database of SQLite has one process, and so no other replica, as a rule."""
-
-_REVISION = sa.select(REVISION.c.value)
 
 
 class OtherReplicas:
@@ -65,7 +61,7 @@ class OtherReplicas:
 
     def _look(self, tx: Transaction) -> tuple[int, Sequence[str]]:
         # The counter first: what is committed meanwhile is then seen twice, never missed.
-        current = int(tx.execute(_REVISION).scalar_one())
+        current = revision_of(tx)
         if self._revision < 0 or current <= self._revision:  # who is elected begins with a look at everything
             return current, ()
         return current, self._wanting(tx, self._revision)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from daf_common.metrics import RESOURCES, RESOURCES_AGE
-from daf_common.store import REVISION, Store, Transaction
+from daf_common.store import Store, Transaction, revision_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class StateCounts:
         Raises:
             Unavailable: the database cannot be reached; what was read before goes on being shown, with its age.
         """
-        revision = await self._store.read(_revision)
+        revision = await self._store.read(revision_of)
         if revision != self._revision:
             for name, counts in (await self._store.scan(_count, self._kinds)).items():
                 for state, number in counts.items():
@@ -79,10 +79,6 @@ class StateCounts:
                 log.info("the resources of %s cannot be counted now: %s", self._store.schema, error)
             took = time.monotonic() - start
             await asyncio.sleep(max(INTERVAL_SECONDS, took / LARGEST_SHARE))
-
-
-def _revision(tx: Transaction) -> int:
-    return int(tx.execute(sa.select(REVISION.c.value)).scalar_one())
 
 
 def _count(tx: Transaction, kinds: Sequence[Kind]) -> Mapping[str, Mapping[str, int]]:

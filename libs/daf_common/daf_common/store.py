@@ -69,6 +69,7 @@ LEASES = sa.Table(
 
 _STAY_IDLE = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _FENCE = sa.select(LEASES.c.fence).where(LEASES.c.name == sa.bindparam("wanted")).with_for_update(read=True)
+_READ_REVISION = sa.select(REVISION.c.value)
 _BUMP = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
 
 _ATTEMPTS = 6
@@ -270,6 +271,11 @@ class Store:
         """Waits for running transactions and closes all connections."""
         self._threads.shutdown()
         self.engine.dispose()
+
+
+def revision_of(tx: Transaction) -> int:
+    """The number of the last transaction that changed something, as this one sees it."""
+    return int(tx.execute(_READ_REVISION).scalar_one())
 
 
 def create_common_tables(create_table: Callable[..., Any], execute: Callable[[sa.Executable], Any]) -> None:

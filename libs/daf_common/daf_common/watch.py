@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from daf_common import pages
 from daf_common.errors import Unavailable
 from daf_common.metrics import WATCHES
-from daf_common.store import REVISION, TOMBSTONES, Store, Transaction
+from daf_common.store import TOMBSTONES, Store, Transaction, revision_of
 
 POLL_SECONDS = 1.0
 """How late a change that another replica made is seen."""
@@ -19,7 +19,6 @@ GATHER_SECONDS = 0.02
 """How long a watch waits for more changes before it reads: under load one read then serves many commits."""
 
 # Built once: every watch reads them after every commit.
-_REVISION = sa.select(REVISION.c.value)
 _GONE = sa.select(TOMBSTONES.c.id).where(
     TOMBSTONES.c.kind == sa.bindparam("wanted"), TOMBSTONES.c.revision > sa.bindparam("after")
 )
@@ -95,7 +94,7 @@ class Watcher:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                current = await self._store.read(_revision)
+                current = await self._store.read(revision_of)
             except Exception:  # the database is away: watches go on when it is back
                 continue
             if current != seen:
@@ -103,15 +102,11 @@ class Watcher:
                 self._notify()
 
 
-def _revision(tx: Transaction) -> int:
-    return int(tx.execute(_REVISION).scalar_one())
-
-
 def _read_changes[T](
     tx: Transaction, kind: str, read: Callable[[Transaction, int], Sequence[T]], revision: int
 ) -> tuple[int, Sequence[T], list[str]]:
     # The counter is read first: under READ COMMITTED, rows committed meanwhile are then seen twice, never lost.
-    current = _revision(tx)
+    current = revision_of(tx)
     if current <= revision:
         return current, (), []
     gone = tx.execute(_GONE, {"wanted": kind, "after": revision})
