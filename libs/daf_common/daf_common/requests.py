@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -12,10 +10,9 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from daf_common.clock import Clock
-from daf_common.errors import TRANSIENT, AlreadyExists, InvalidArgument
+from daf_common.errors import AlreadyExists, InvalidArgument
+from daf_common.periodic import Periodic
 from daf_common.store import REQUESTS, Store, Transaction
-
-log = logging.getLogger(__name__)
 
 REMEMBERED = timedelta(days=1)
 MAX_LENGTH = 120
@@ -88,35 +85,10 @@ def forget(tx: Transaction, now: datetime) -> None:
     tx.execute(sa.delete(REQUESTS).where(REQUESTS.c.create_time < now - REMEMBERED))
 
 
-class Forgetter:
+def forgetter(store: Store, clock: Clock, retry_seconds: float = RETRY_SECONDS) -> Periodic:
     """Drops old requests now and then, for as long as a service works."""
 
-    def __init__(self, store: Store, clock: Clock, retry_seconds: float = RETRY_SECONDS) -> None:
-        self._store, self._clock, self._retry_seconds = store, clock, retry_seconds
-        self._task: asyncio.Task[None] | None = None
+    async def step() -> None:
+        await store.run(forget, clock.now())
 
-    def start(self) -> None:
-        """Begins to work."""
-        self._task = asyncio.create_task(self._work(), name=f"{self._store.schema}-requests")
-
-    async def stop(self) -> None:
-        """Stops."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _work(self) -> None:
-        while True:
-            forgot = await self._try_to_forget()
-            await asyncio.sleep(FORGET_SECONDS if forgot else self._retry_seconds)
-
-    async def _try_to_forget(self) -> bool:
-        try:
-            await self._store.run(forget, self._clock.now())
-        except TRANSIENT as error:
-            log.info("old requests will be forgotten later: %s", error)
-        except Exception:
-            log.exception("old requests could not be forgotten, which will be tried again")
-        else:
-            return True
-        return False
+    return Periodic(f"{store.schema}-requests", step, FORGET_SECONDS, retry_seconds=retry_seconds)

@@ -51,6 +51,35 @@ class Service(Protocol):
         ...
 
 
+class Part(Protocol):
+    """What works behind the servicers of a service: reconcilers, leaders, watchers, what is done now and then."""
+
+    def start(self) -> None:
+        """Begins to work."""
+        ...
+
+    async def stop(self) -> None:
+        """Stops."""
+        ...
+
+
+class Parts:
+    """The parts of a service: each may need those before it, and is stopped before them."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+
+    def start(self) -> None:
+        """Begins to work."""
+        for part in self._parts:
+            part.start()
+
+    async def stop(self) -> None:
+        """Stops."""
+        for part in reversed(self._parts):
+            await part.stop()
+
+
 @dataclass
 class Context:
     """What a service is given to be built with; tests give it other parts."""

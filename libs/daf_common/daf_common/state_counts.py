@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from daf_common.metrics import RESOURCES, RESOURCES_AGE
+from daf_common.periodic import Periodic
 from daf_common.store import Store, Transaction, revision_of
-
-log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 5.0
 LARGEST_SHARE = 0.02
@@ -32,7 +28,7 @@ class Kind:
     """All that there are: those without a resource are shown as 0."""
 
 
-class StateCounts:
+class StateCounts(Periodic):
     """Keeps the gauge `daf_resources` fresh for one service.
 
     A task reads, and Prometheus is shown what was read last: being scraped waits neither for a database nor for the
@@ -41,19 +37,9 @@ class StateCounts:
     """
 
     def __init__(self, store: Store, kinds: Sequence[Kind]) -> None:
+        super().__init__(f"{store.schema}-state-counts", self.refresh, INTERVAL_SECONDS, largest_share=LARGEST_SHARE)
         self._store, self._kinds = store, kinds
         self._revision = -1
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins to read."""
-        self._task = asyncio.create_task(self._run(), name=f"{self._store.schema}-state-counts")
-
-    async def stop(self) -> None:
-        """Stops reading."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     async def refresh(self) -> None:
         """Reads once.
@@ -69,16 +55,6 @@ class StateCounts:
             self._revision = revision
         for kind in self._kinds:
             RESOURCES_AGE.labels(kind.name).set_to_current_time()
-
-    async def _run(self) -> None:
-        while True:
-            start = time.monotonic()
-            try:
-                await self.refresh()
-            except Exception as error:
-                log.info("the resources of %s cannot be counted now: %s", self._store.schema, error)
-            took = time.monotonic() - start
-            await asyncio.sleep(max(INTERVAL_SECONDS, took / LARGEST_SHARE))
 
 
 def _count(tx: Transaction, kinds: Sequence[Kind]) -> Mapping[str, Mapping[str, int]]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from daf_common import pages
 from daf_common.errors import Unavailable
 from daf_common.metrics import WATCHES
+from daf_common.periodic import Periodic
 from daf_common.store import TOMBSTONES, Store, Transaction, revision_of
 
 POLL_SECONDS = 1.0
@@ -39,21 +40,20 @@ class Watcher:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._wake = asyncio.Event()
-        self._poller: asyncio.Task[None] | None = None
+        self._poller = Periodic(f"{store.schema}-watch", self._poll, POLL_SECONDS)
+        self._seen = -1
         self._stopped = False
         store.on_change(self._notify)
 
     def start(self) -> None:
         """Begins to look for changes that other replicas make."""
-        self._poller = asyncio.create_task(self._poll(), name=f"{self._store.schema}-watch")
+        self._poller.start()
 
     async def stop(self) -> None:
         """Stops looking, and ends all watches."""
         self._stopped = True
         self._notify()
-        if self._poller:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
+        await self._poller.stop()
 
     async def changes[T](
         self, scope: str, kind: str, read: Callable[[Transaction, int], Sequence[T]], cursor: str
@@ -90,16 +90,10 @@ class Watcher:
         self._wake = asyncio.Event()
 
     async def _poll(self) -> None:
-        seen = -1
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                current = await self._store.read(revision_of)
-            except Exception:  # the database is away: watches go on when it is back
-                continue
-            if current != seen:
-                seen = current
-                self._notify()
+        current = await self._store.read(revision_of)
+        if current != self._seen:
+            self._seen = current
+            self._notify()
 
 
 def _read_changes[T](

@@ -13,7 +13,7 @@ from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, InvalidArgument, Unavailable
 from daf_common.leases import Leader
 from daf_common.others import OtherReplicas
-from daf_common.requests import REMEMBERED, Forgetter, once
+from daf_common.requests import REMEMBERED, forgetter, once
 from daf_common.store import COMMON, REQUESTS, REVISION, Store, Transaction, check_fence, revision_column
 from daf_common.watch import Watcher
 from daf_protos.training.v1.training_service_pb2 import CreateTrainingJobRequest
@@ -187,15 +187,15 @@ async def test_old_requests_are_forgotten_even_after_the_database_was_away(
     await store.run(remember, "old")
     clock.advance(REMEMBERED.total_seconds() + 1)
     await store.run(remember, "new")
-    forgetter = Forgetter(store, clock, retry_seconds=0.01)
+    forgetting = forgetter(store, clock, retry_seconds=0.01)
     with monkeypatch.context() as patch:
         patch.setattr(store, "run", away)
-        forgetter.start()
+        forgetting.start()
         await failed.wait()
     async with asyncio.timeout(10):
         while "old" in await remembered():
             await asyncio.sleep(0.01)
-    await forgetter.stop()
+    await forgetting.stop()
 
     assert await remembered() == ["new"]
 

@@ -14,14 +14,13 @@ from daf_common.kube.settings import BackendSettings
 from daf_common.leases import Leader
 from daf_common.others import OtherReplicas
 from daf_common.reconciler import Reconciler
-from daf_common.requests import Forgetter
-from daf_common.service import Context, run
+from daf_common.requests import forgetter
+from daf_common.service import Context, Parts, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
 from daf_common.workloads import Backend
 from daf_evaluation.evaluations import Action, Evaluation, Seen, parse_workload_name
 from daf_evaluation.reconciler import EvaluationController
-from daf_evaluation.replay_sweeper import ReplaySweeper
 from daf_evaluation.replays import Replays
 from daf_evaluation.servicer import EvaluationServicer
 from daf_evaluation.settings import EvaluationSettings
@@ -46,14 +45,20 @@ class Evaluations:
         artifacts = ArtifactStore(settings.artifacts(), "evaluation")
         self.leader = Leader(store, LEASE, settings.replica, context.clock, settings.leader_seconds)
         replays = Replays(store, self.leader, artifacts)
-        self._watcher = Watcher(store)
-        self._counts = evaluation_counts(store)
+        watcher = Watcher(store)
         controller = EvaluationController(
             settings, store, self.leader, backend, statistics, context.clock, self._enqueue
         )
-        self._others = OtherReplicas(store, self.leader, wanting, self._enqueue)
-        self._replay_sweeper = ReplaySweeper(replays, self.leader)
         self._reconciler: Reconciler[Evaluation, Seen, Action] = Reconciler("evaluations", controller, context.clock)
+        self._parts = Parts(
+            watcher,
+            evaluation_counts(store),
+            self.leader,
+            self._reconciler,
+            OtherReplicas(store, self.leader, wanting, self._enqueue),
+            replays.clearing(),
+            forgetter(store, context.clock),
+        )
         self._servicer = EvaluationServicer(
             settings,
             store,
@@ -61,7 +66,7 @@ class Evaluations:
             replays,
             backend,
             statistics,
-            self._watcher,
+            watcher,
             context.clock,
             context.ids,
             self._enqueue,
@@ -69,7 +74,6 @@ class Evaluations:
         self._worker_servicer = EvaluationWorkerServicer(
             settings, store, artifacts, replays, statistics, context.clock, self._enqueue
         )
-        self._forgetter = Forgetter(store, context.clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""
@@ -82,24 +86,12 @@ class Evaluations:
 
     async def start(self) -> None:
         """See `Service.start`."""
-        self._watcher.start()
         self._backend.watch(self._look_again)
-        self._counts.start()
-        self.leader.start()
-        self._reconciler.start()
-        self._others.start()
-        self._replay_sweeper.start()
-        self._forgetter.start()
+        self._parts.start()
 
     async def stop(self) -> None:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
-        await self._forgetter.stop()
-        await self._replay_sweeper.stop()
-        await self._others.stop()
-        await self._reconciler.stop()
-        await self._counts.stop()
-        await self.leader.stop()
-        await self._watcher.stop()
+        await self._parts.stop()
         await self._backend.close()
 
     async def close(self) -> None:

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from daf_common.artifacts import ArtifactStore, check_artifact
 from daf_common.errors import FailedPrecondition, InvalidArgument, Unavailable
 from daf_common.leases import Leader
+from daf_common.periodic import Periodic
 from daf_common.store import Store
 from daf_evaluation import replay_store
 from daf_protos.common.v1.artifact_pb2 import Artifact, ArtifactLocation
 from daf_protos.statistics.v1.episode_pb2 import Episode
 
 MAX_BYTES = 256 << 20
+CLEAR_SECONDS = 5.0
+"""How often is cleared away what a replica that dropped it could not delete."""
 
 
 class Replays:
@@ -59,6 +62,15 @@ class Replays:
             if not await self._artifacts.exists(replay):
                 message = f"{field} is not in the store: write it and report again"
                 raise FailedPrecondition(message, reason="ARTIFACT_MISSING")
+
+    def clearing(self) -> Periodic:
+        """Clears away now and then, where this replica leads."""
+
+        async def step() -> None:
+            await self._leader.elected()
+            await self.clear()
+
+        return Periodic("evaluation-replays", step, CLEAR_SECONDS)
 
     async def clear(self) -> None:
         """Deletes what no evaluation keeps; what could not be deleted is tried again the next time.

@@ -11,8 +11,8 @@ from daf_common import migrations
 from daf_common.leases import Leader
 from daf_common.others import OtherReplicas
 from daf_common.reconciler import Reconciler
-from daf_common.requests import Forgetter
-from daf_common.service import Context, run
+from daf_common.requests import forgetter
+from daf_common.service import Context, Parts, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
@@ -42,13 +42,12 @@ class Scheduler:
     def __init__(self, context: Context, settings: SchedulerSettings, store: Store) -> None:
         self.store = store
         clock = context.clock
-        self._watcher = Watcher(store)
-        self._counts = sweep_and_trial_counts(store)
+        watcher = Watcher(store)
         self.leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
-        self._jobs: ChildCache[TrainingSpec] = ChildCache(
+        jobs: ChildCache[TrainingSpec] = ChildCache(
             TrainingJobs(TrainingServiceStub(context.peer("training"))), clock, settings.reread_seconds
         )
-        self._evaluations: ChildCache[EvaluationSpec] = ChildCache(
+        evaluations: ChildCache[EvaluationSpec] = ChildCache(
             Evaluations(EvaluationServiceStub(context.peer("evaluation"))), clock, settings.reread_seconds
         )
         numbers = Numbers(
@@ -59,8 +58,8 @@ class Scheduler:
             TrialController(
                 store,
                 self.leader,
-                self._jobs,
-                self._evaluations,
+                jobs,
+                evaluations,
                 numbers,
                 clock,
                 self._enqueue_trials,
@@ -71,15 +70,24 @@ class Scheduler:
         self._sweeps: Reconciler[sweeps.Sweep, sweeps.Seen, sweeps.Action] = Reconciler(
             "sweeps",
             SweepController(
-                store, self.leader, self._evaluations, numbers, clock, self._enqueue_trials, self._enqueue_sweeps
+                store, self.leader, evaluations, numbers, clock, self._enqueue_trials, self._enqueue_sweeps
             ),
             clock,
         )
         self._servicer = SchedulerServicer(
-            store, self._watcher, clock, context.ids, self._enqueue_sweeps, self._enqueue_trials
+            store, watcher, clock, context.ids, self._enqueue_sweeps, self._enqueue_trials
         )
-        self._others = OtherReplicas(store, self.leader, sweeps_wanting, self._enqueue_sweeps)
-        self._forgetter = Forgetter(store, clock)
+        self._parts = Parts(
+            watcher,
+            sweep_and_trial_counts(store),
+            jobs,
+            evaluations,
+            self.leader,
+            self._trials,
+            self._sweeps,
+            OtherReplicas(store, self.leader, sweeps_wanting, self._enqueue_sweeps),
+            forgetter(store, clock),
+        )
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""
@@ -88,15 +96,7 @@ class Scheduler:
 
     async def start(self) -> None:
         """See `Service.start`."""
-        self._watcher.start()
-        self._counts.start()
-        self._jobs.start()
-        self._evaluations.start()
-        self.leader.start()
-        self._trials.start()
-        self._sweeps.start()
-        self._others.start()
-        self._forgetter.start()
+        self._parts.start()
 
     @property
     def leads(self) -> bool:
@@ -105,15 +105,7 @@ class Scheduler:
 
     async def stop(self) -> None:
         """See `Service.stop`. Jobs and evaluations go on; they are found again by their names."""
-        await self._forgetter.stop()
-        await self._others.stop()
-        await self._sweeps.stop()
-        await self._trials.stop()
-        await self._evaluations.stop()
-        await self._jobs.stop()
-        await self.leader.stop()
-        await self._counts.stop()
-        await self._watcher.stop()
+        await self._parts.stop()
 
     async def close(self) -> None:
         """See `Service.close`."""

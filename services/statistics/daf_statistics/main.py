@@ -10,7 +10,7 @@ from daf_cogames.catalog import catalog
 from daf_common import migrations
 from daf_common.clock import Clock
 from daf_common.ids import Ids
-from daf_common.requests import Forgetter
+from daf_common.requests import forgetter
 from daf_common.service import Context, run
 from daf_common.settings import ServiceSettings
 from daf_common.store import Store
@@ -33,7 +33,7 @@ class Statistics:
         self._servicer = StatisticsServicer(store, known)
         self._comparison_servicer = ComparisonServicer(store, known, clock, ids)
         self._scoring_servicer = ScoringServicer(store, known)
-        self._forgetter = Forgetter(store, clock)
+        self._forgetter = forgetter(store, clock)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """See `Service.register`."""

@@ -13,8 +13,8 @@ from daf_common.kube.settings import BackendSettings
 from daf_common.leases import Leader
 from daf_common.others import OtherReplicas
 from daf_common.reconciler import Reconciler
-from daf_common.requests import Forgetter
-from daf_common.service import Context, run
+from daf_common.requests import forgetter
+from daf_common.service import Context, Parts, run
 from daf_common.store import Store
 from daf_common.watch import Watcher
 from daf_common.workloads import Backend
@@ -46,16 +46,21 @@ class Training:
         clock = context.clock
         statistics = StatisticsServiceStub(context.peer("statistics"))
         artifacts = ArtifactStore(settings.artifacts(), "training")
-        self._watcher = Watcher(store)
-        self._counts = job_counts(store)
+        watcher = Watcher(store)
         self.leader = Leader(store, LEASE, settings.replica, clock, settings.leader_seconds)
         controller = JobController(store, self.leader, backend, settings, clock, context.ids, self._enqueue)
         self._reconciler: Reconciler[Job, Seen, Action] = Reconciler("training-jobs", controller, clock)
-        self._others = OtherReplicas(store, self.leader, wanting, self._enqueue)
-        self._sweeper = Sweeper(store, self.leader, backend, artifacts, clock)
-        self._forgetter = Forgetter(store, clock)
+        self._parts = Parts(
+            watcher,
+            job_counts(store),
+            self.leader,
+            self._reconciler,
+            OtherReplicas(store, self.leader, wanting, self._enqueue),
+            Sweeper(store, self.leader, backend, artifacts, clock),
+            forgetter(store, clock),
+        )
         self._servicer = TrainingServicer(
-            store, artifacts, statistics, self._watcher, settings, backend, clock, context.ids, self._enqueue
+            store, artifacts, statistics, watcher, settings, backend, clock, context.ids, self._enqueue
         )
         self._worker_servicer = TrainingWorkerServicer(store, artifacts, statistics, settings, clock, self._enqueue)
 
@@ -72,24 +77,12 @@ class Training:
 
     async def start(self) -> None:
         """See `Service.start`."""
-        self._watcher.start()
         self._backend.watch(self._look_again)
-        self._counts.start()
-        self.leader.start()
-        self._reconciler.start()
-        self._others.start()
-        self._sweeper.start()
-        self._forgetter.start()
+        self._parts.start()
 
     async def stop(self) -> None:
         """See `Service.stop`. Workers go on: they report to whoever serves next."""
-        await self._forgetter.stop()
-        await self._sweeper.stop()
-        await self._others.stop()
-        await self._reconciler.stop()
-        await self._counts.stop()
-        await self.leader.stop()
-        await self._watcher.stop()
+        await self._parts.stop()
         await self._backend.close()
 
     async def close(self) -> None:

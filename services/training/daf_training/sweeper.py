@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 from collections.abc import Mapping
 
 from daf_common.artifacts import ArtifactStore
 from daf_common.clock import Clock
 from daf_common.errors import TRANSIENT, FailedPrecondition
 from daf_common.leases import Leader
+from daf_common.periodic import Periodic
 from daf_common.store import Store
 from daf_common.workloads import Backend, Observation, State
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_training import checkpoint_store, store
 from daf_training.attempts import parse_workload_name
 from daf_training.jobs import OCCUPYING, Job
-
-log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 2.0
 EXIT_SECONDS = 5.0
@@ -27,44 +23,28 @@ STOP_SECONDS = 2.0
 BATCH = 100
 
 
-class Sweeper:
+class Sweeper(Periodic):
     """Looks at everything now and then, where this replica leads. What it misses once, it finds the next time."""
 
     def __init__(
         self, database: Store, leader: Leader, backend: Backend, artifacts: ArtifactStore, clock: Clock
     ) -> None:
+        super().__init__(
+            "training-sweeper",
+            self.step,
+            INTERVAL_SECONDS,
+            passing=(*TRANSIENT, FailedPrecondition),  # the latter where the backend lacks something
+        )
         self._store, self._leader, self._backend = database, leader, backend
         self._artifacts, self._clock = artifacts, clock
         self._over_since: dict[str, float] = {}
         self._fence: int | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begins to work."""
-        self._task = asyncio.create_task(self._work(), name="training-sweeper")
-
-    async def stop(self) -> None:
-        """Stops."""
-        if self._task:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
 
     async def step(self) -> None:
         """One look, once this replica leads."""
         self._fence = await self._leader.elected()
         await self._sweep_workloads()
         await self._sweep_artifacts()
-
-    async def _work(self) -> None:
-        while True:
-            try:
-                await self.step()
-            except (*TRANSIENT, FailedPrecondition) as error:  # the latter where the backend lacks something
-                log.info("will be tried again: %s", error)
-            except Exception:
-                log.exception("clearing away failed and will be tried again")
-            await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _sweep_workloads(self) -> None:
         # Workloads first: a job that is read later is at least as new as the workloads that were seen.
