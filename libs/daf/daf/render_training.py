@@ -83,7 +83,12 @@ def headline(view: JobView) -> Text:
 def restarts(attempts: Iterable[TrainingAttempt]) -> list[str]:
     """One line for each attempt that another one followed, oldest first."""
     ordered = sorted(attempts, key=lambda attempt: attempt.number)
-    return [f"{_ending(lost)}; {_beginning(following)}" for lost, following in itertools.pairwise(ordered)]
+    return [f"{_ending(lost)}; {_beginning(following, lost)}" for lost, following in itertools.pairwise(ordered)]
+
+
+def workers_text(count: int) -> str:
+    """A number of workers."""
+    return f"{count} worker{'' if count == 1 else 's'}"
 
 
 def best_metric(job: TrainingJob) -> str:
@@ -168,7 +173,8 @@ def _ending(attempt: TrainingAttempt) -> str:
     return f"attempt {attempt.number} ended at {attempt.agent_steps:,} steps{why}"
 
 
-def _beginning(attempt: TrainingAttempt) -> str:
+def _beginning(attempt: TrainingAttempt, before: TrainingAttempt) -> str:
+    changed = f" with {workers_text(attempt.workers)}" if attempt.workers != before.workers else ""
     if attempt.resumed_from:
-        return f"attempt {attempt.number} goes on from update {attempt.resumed_from.rpartition('/')[2]}"
-    return f"attempt {attempt.number} follows"  # from where, its workers say when they have read a checkpoint
+        return f"attempt {attempt.number} goes on from update {attempt.resumed_from.rpartition('/')[2]}{changed}"
+    return f"attempt {attempt.number} follows{changed}"  # from where, its workers say when they have read a checkpoint

@@ -41,6 +41,8 @@ class TrainingSettings(Section):
     """Name of the compute profile; empty means the installation's default."""
     workers: Count | None = None
     """Data-parallel workers."""
+    min_workers: Count | None = None
+    """With how many workers the run makes do where it cannot have all; otherwise with no fewer."""
     checkpoint_agent_steps: AgentSteps | None = None
     """Agent steps between checkpoints; otherwise only the last is saved."""
     max_checkpoints: Count | None = Field(

@@ -45,6 +45,7 @@ def maps_of_job(job: TrainingJob) -> list[range]:
     others = training_maps(
         spec.seed,
         workers=max(1, spec.workers, len(job.progress.workers)),
+        min_workers=spec.min_workers,
         attempts=max(1, job.attempt),
         environments=max(1, spec.environments),
         agent_steps=max(spec.agent_steps, job.progress.total_agent_steps),

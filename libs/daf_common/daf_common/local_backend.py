@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from daf_common.errors import Unavailable
@@ -58,7 +59,7 @@ class LocalBackend:
             verb, workload = _verb_and_workload(process)
             if verb == self._verb and (status := self._processes.observe(process)):
                 replicas.setdefault(workload, []).append(_observation(status, int(process.rpartition("-")[2])))
-        return {workload: min(seen, key=_weight) for workload, seen in replicas.items()}
+        return {workload: _of_all(seen) for workload, seen in replicas.items()}
 
     async def stop(self, name: str, grace_seconds: float) -> None:
         """See `Backend.stop`."""
@@ -93,7 +94,7 @@ def _verb_and_workload(process: str) -> tuple[str, str]:
 def _observation(status: Status, replica: int) -> Observation:
     match status:
         case Status(State.RUNNING):
-            return Observation(WorkloadState.RUNNING)
+            return Observation(WorkloadState.RUNNING, running=1)
         case Status(State.EXITED, 0):
             return Observation(WorkloadState.SUCCEEDED)
         case Status(State.EXITED, int(code)) if code < 0:
@@ -102,6 +103,10 @@ def _observation(status: Status, replica: int) -> Observation:
             return _failed(f"exit code {code}", replica)
         case _:
             return _failed("it was killed while nobody looked", replica)
+
+
+def _of_all(replicas: Sequence[Observation]) -> Observation:
+    return replace(min(replicas, key=_weight), running=sum(seen.running for seen in replicas))
 
 
 def _failed(message: str, replica: int) -> Observation:

@@ -24,7 +24,14 @@ def rank_seed(seed: int, rank: int, attempt: int = 1) -> int:
 
 
 def training_maps(
-    seed: int, *, workers: int = 1, attempts: int = 1, environments: int = 1, agent_steps: int = 0, agents: int = 1
+    seed: int,
+    *,
+    workers: int = 1,
+    min_workers: int = 0,
+    attempts: int = 1,
+    environments: int = 1,
+    agent_steps: int = 0,
+    agents: int = 1,
 ) -> list[range]:
     """The seeds of all maps that a run may have trained on, but for pinned missions.
 
@@ -34,12 +41,13 @@ def training_maps(
     Args:
         seed: of the run.
         workers: data-parallel ones.
+        min_workers: how few of them an attempt may have, each of whose environments then plays more; 0: no fewer.
         attempts: how many there were, or may be.
         environments: of each worker.
         agent_steps: of all workers.
         agents: of an environment.
     """
-    steps = math.ceil(agent_steps / (workers * environments * agents))
+    steps = math.ceil(agent_steps / ((min_workers or workers) * environments * agents))
     starts = [rank_seed(seed, rank, attempt) for attempt in range(1, attempts + 1) for rank in range(workers)]
     return [range(start, start + environments + steps) for start in starts]
 

@@ -84,6 +84,9 @@ class Observation:
     """For a running workload, why some of its processes do not run yet or not for long, in words; empty if all do."""
     replica: int = 0
     """For a failed workload, whose log says most about it."""
+    running: int = 0
+    """For a running workload, how many of its replicas run, or wait for their first alone; of ranks, on how many
+    machines."""
 
 
 class Backend(Protocol):

@@ -28,6 +28,11 @@ def test_a_run_has_the_maps_of_every_rank_in_every_attempt() -> None:
     ]
 
 
+def test_with_fewer_workers_each_may_play_more_maps() -> None:
+    one, _ = training_maps(42, workers=2, min_workers=1, environments=4, agent_steps=800, agents=2)
+    assert one == range(42, 42 + 4 + 100)
+
+
 def test_without_steps_there_is_the_first_map_of_each_environment() -> None:
     assert training_maps(42, environments=4) == [range(42, 46)]
 

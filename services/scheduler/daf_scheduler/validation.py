@@ -164,10 +164,13 @@ def _trained_maps(training: TrainingSpec) -> list[range]:
     """Seeds of maps that every trial surely trains on."""
     if not 0 <= training.seed <= MAX_TRAINING_SEED or not any(not m.HasField("map_seed") for m in training.missions):
         return []
+    workers = min(max(1, training.workers), _MOST_RANKS)
+    # Each time that it starts, an elastic job may have fewer and fewer workers, in one attempt after the other.
+    most_in_a_row = 1 + max(0, workers - training.min_workers) if training.HasField("min_workers") else 1
     return training_maps(
         training.seed,
-        workers=min(max(1, training.workers), _MOST_RANKS),
-        attempts=min(1 + max(0, training.max_restarts), _MOST_RANKS),
+        workers=workers,
+        attempts=min((1 + max(0, training.max_restarts)) * most_in_a_row, _MOST_RANKS),
         environments=max(1, training.environments),
     )
 

@@ -154,6 +154,11 @@ BAD: dict[str, tuple[Callable[[S.SweepSpec], Any], str, str]] = {
         "spec.evaluation.seed",
         "map of seed 1000",
     ),
+    "maps of an attempt with fewer workers among the episodes": (
+        trained_with(seed=2**31 - 67_107_879, workers=2, min_workers=1),
+        "spec.evaluation.seed",
+        "map of seed 1000",
+    ),
     "no evaluation": (lambda s: s.ClearField("evaluation"), "spec.evaluation", "episodes"),
     "baselines without episodes": (lambda s: s.ClearField("held_out"), "spec.held_out", "baselines"),
     "no objective": (set_field("objective.metric", ""), "spec.objective.metric", "reward"),

@@ -34,7 +34,21 @@ class Waiting:
     """A job in the queue."""
 
     id: str
-    needs: Resources
+    each: Resources
+    """What each of its workers needs."""
+    workers: int = 1
+    min_workers: int = 0
+    """With how many it makes do; 0: with no fewer."""
+
+    @property
+    def needs(self) -> Resources:
+        """What all its workers together need."""
+        return self.each.times(self.workers)
+
+    @property
+    def least(self) -> Resources:
+        """What as many need as it makes do with."""
+        return self.each.times(min(self.min_workers or self.workers, self.workers))
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Granted:
 
     gpus: tuple[int, ...] = ()
     """The GPUs that it gets, by their numbers from 0."""
+    workers: int = 0
+    """With how many workers; 0: with all."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +72,33 @@ class Held:
 def admit(queue: Sequence[Waiting], held: Iterable[Holding], capacity: Capacity) -> Mapping[str, Granted | Held]:
     """What the waiting jobs get, the first in the queue first: one that does not fit now blocks those behind it.
 
-    A job that would not fit if it were alone, since the installation has become smaller, blocks nobody.
+    One that makes do with fewer workers gets as many as fit. A job that would not fit if it were alone, since the
+    installation has become smaller, blocks nobody.
     """
     taken = list(held)
     blocked_by = ""
     answers: dict[str, Granted | Held] = {}
     for job in queue:
-        if beyond := never_fits(job.needs, capacity):
+        if beyond := never_fits(job.least, capacity):
             answers[job.id] = Held(beyond)
             continue
-        lacking = behind(blocked_by) if blocked_by else _lacking(job.needs, taken, capacity)
+        lacking = behind(blocked_by) if blocked_by else _lacking(job.least, taken, capacity)
         if lacking:
             answers[job.id] = Held(lacking)
             blocked_by = job.id
         else:
-            gpus = _free_gpus(taken, capacity)[: job.needs.gpus]
-            answers[job.id] = Granted(gpus)
-            taken.append(Holding(job.needs, gpus))
+            workers = _most_workers(job, taken, capacity)
+            needs = job.each.times(workers)
+            gpus = _free_gpus(taken, capacity)[: needs.gpus]
+            answers[job.id] = Granted(gpus, workers if workers < job.workers else 0)
+            taken.append(Holding(needs, gpus))
     return answers
+
+
+def _most_workers(job: Waiting, taken: Sequence[Holding], capacity: Capacity) -> int:
+    """With how many workers a job fits now that fits with the fewest."""
+    numbers = range(job.workers, 0, -1)
+    return next(number for number in numbers if not _lacking(job.each.times(number), taken, capacity))
 
 
 def behind(job_id: str) -> str:

@@ -41,7 +41,7 @@ def record_attempt(tx: Transaction, old: Job, new: Job, now: datetime) -> None:
         row = {
             "job": new.id,
             "number": new.attempt,
-            "workers": new.compute.workers,
+            "workers": new.granted.workers,
             "resumed_from": "",
             "resumed_sha256": "",
             "agent_steps": 0,

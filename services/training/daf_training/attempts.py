@@ -73,8 +73,9 @@ def admit(job: Job, attempt: int, token: str, rank: int) -> None:
     # A job that has not started yet has none.
     if not job.token or not hmac.compare_digest(token.encode(), job.token.encode()):
         raise PermissionDenied(f"this is not the token of attempt {attempt} of {job.id}", reason="WRONG_TOKEN")
-    if not 0 <= rank < job.compute.workers:
-        raise InvalidArgument.field("attempt.rank", f"must be between 0 and {job.compute.workers - 1}, not {rank}")
+    workers = job.granted.workers
+    if not 0 <= rank < workers:
+        raise InvalidArgument.field("attempt.rank", f"must be between 0 and {workers - 1}, not {rank}")
 
 
 def check_new(job: Job, rank: int) -> None:

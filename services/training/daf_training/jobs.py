@@ -12,12 +12,13 @@ from daf_common.values import Scalar
 from daf_common.workloads import Observation, State
 from daf_training.admission import Granted, Held
 from daf_training.checkpoints import DEFAULT_KEPT, progress_at
-from daf_training.profiles import CPU_SMALL, Profile
+from daf_training.profiles import CPU_SMALL, Profile, with_fewer
 
 WORKER_LOST = "WORKER_LOST"
 PREEMPTED = "PREEMPTED"
 STALLED = "STALLED"
 NO_CHECKPOINT = "NO_CHECKPOINT"
+TOO_FEW_WORKERS = "TOO_FEW_WORKERS"
 CANCELLED = "CANCELLED"
 RESUMED = "RESUMED"
 
@@ -44,8 +45,8 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset({JobState.PENDING}),
     JobState.CANCELLED: frozenset({JobState.PENDING}),
 }
-"""Where a job may go from each state. Back to PENDING lead a lost attempt that may be repeated, and a user's wish to
-go on with a job that has ended."""
+"""Where a job may go from each state. Back to PENDING lead a lost attempt that may be repeated, one that could not have
+enough workers, and a user's wish to go on with a job that has ended."""
 
 OCCUPYING = frozenset({JobState.STARTING, JobState.RUNNING})
 """States in which an attempt lives, and holds what it was granted."""
@@ -83,6 +84,8 @@ class Job:
     creator: str = ""
     compute: Profile = CPU_SMALL
     """What it asks for: its profile, with its own numbers of workers and environments."""
+    min_workers: int = 0
+    """With how many workers an attempt makes do; 0: with no fewer than the job asks for."""
     queue_number: int = 0
     """Its place among those that wait, the smallest first; the store gives it."""
     max_restarts: int = 0
@@ -96,6 +99,8 @@ class Job:
     """Number of the current attempt; 0 before the first."""
     token: str = field(default="", repr=False)
     """The secret of the current attempt."""
+    workers: int = 0
+    """How many the current attempt has or, while the job waits, the next one gets at most; 0: all."""
     gpus: tuple[int, ...] = ()
     """Which GPUs the current attempt has, by their numbers from 0."""
     reports: Mapping[int, int] = field(default_factory=dict)
@@ -125,6 +130,16 @@ class Job:
         """Whether nothing more will happen to it by itself."""
         return self.state in ENDED
 
+    @property
+    def granted(self) -> Profile:
+        """What the current attempt has or, while the job waits, the next one gets at most."""
+        return with_fewer(self.compute, self.workers)
+
+    @property
+    def least(self) -> Profile:
+        """With what an attempt makes do."""
+        return with_fewer(self.compute, self.min_workers)
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -132,6 +147,8 @@ class Seen:
 
     workload: Observation | None = None
     """The current or, for a waiting job, the last attempt's workload; None if the backend knows none."""
+    has_waited: bool = False
+    """Whether an elastic job has waited long enough for further replicas of a workload that starts."""
     refused: str = ""
     """Why the current attempt's workload could not be started when that was last tried."""
     last_lines: str = ""
@@ -215,6 +232,7 @@ def resume(job: Job, spec: bytes, compute: Profile, now: datetime) -> Job:
         spec=spec,
         compute=compute,
         restarts=0,
+        workers=0,
         cancel_requested=False,
         failure=None,
         end_time=None,
@@ -229,18 +247,16 @@ def _decide_waiting(job: Job, seen: Seen, now: datetime) -> Job:
     match seen.admission:
         case Held(waiting_for):
             return replace(job, waiting_for=waiting_for)
-        case Granted(gpus):
+        case Granted() as granted:
             if seen.workload is not None and seen.workload.state is State.RUNNING:
                 return replace(job, waiting_for="the end of its last attempt")
-            return _start_attempt(job, seen.new_token, gpus, now)
+            return _start_attempt(job, seen.new_token, granted, now)
     return job
 
 
 def _decide_attempt(job: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[Action]]:
     if seen.workload is not None and seen.workload.state is State.RUNNING:
-        if job.waiting_for != seen.workload.waiting:
-            return replace(job, waiting_for=seen.workload.waiting), ()
-        return job, (Action.STOP_WORKLOAD,) if job.cancel_requested else ()
+        return _decide_living(job, seen.workload, seen.has_waited, now)
     if job.cancel_requested:
         return _end(job, JobState.CANCELLED, Failure(CANCELLED, "the job was cancelled"), now), ()
     if seen.workload is None and job.state is JobState.STARTING and not job.reports:
@@ -253,6 +269,28 @@ def _decide_attempt(job: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[
         job = replace(job, new_log=f"{message}; the end of what it printed:\n{seen.last_lines}\n")
         message = f"{message}; its last lines:\n{seen.last_lines}"
     return _fail(job, Failure(WORKER_LOST, message), now), ()
+
+
+def _decide_living(job: Job, workload: Observation, has_waited: bool, now: datetime) -> tuple[Job, Sequence[Action]]:
+    if workers := _makes_do_with(job, workload, has_waited):
+        return _try_with(workers, job, workload.waiting, now), ()
+    if job.waiting_for != workload.waiting:
+        return replace(job, waiting_for=workload.waiting), ()
+    return job, (Action.STOP_WORKLOAD,) if job.cancel_requested else ()
+
+
+def _makes_do_with(job: Job, workload: Observation, has_waited: bool) -> int:
+    """With how many workers a job goes on whose attempt does not get all; 0 if it waits for them."""
+    if job.state is not JobState.STARTING or job.reports or job.cancel_requested or not has_waited:
+        return 0
+    have = workload.running * job.granted.shared_by
+    return have if job.least.workers <= have < job.granted.workers else 0
+
+
+def _try_with(workers: int, job: Job, waiting_for: str, now: datetime) -> Job:
+    """Ends an attempt of which too few workers run; that is no restart. The next one is for as many as ran."""
+    message = f"only {workers} of {job.granted.workers} workers could run: {waiting_for}"
+    return replace(_end(job, JobState.PENDING, Failure(TOO_FEW_WORKERS, message), now), workers=workers)
 
 
 def _finish(job: Job, outcome: Outcome, rank: int, now: datetime) -> Job:
@@ -271,8 +309,9 @@ def _finish(job: Job, outcome: Outcome, rank: int, now: datetime) -> Job:
     return _fail(job, outcome.failure, now)
 
 
-def _start_attempt(job: Job, token: str, gpus: tuple[int, ...], now: datetime) -> Job:
-    started = replace(job, attempt=job.attempt + 1, token=token, gpus=gpus, reports={})
+def _start_attempt(job: Job, token: str, granted: Granted, now: datetime) -> Job:
+    workers = granted.workers or job.workers
+    started = replace(job, attempt=job.attempt + 1, token=token, workers=workers, gpus=granted.gpus, reports={})
     return _to(started, JobState.STARTING, "", now)
 
 
@@ -286,7 +325,7 @@ def _fail(job: Job, failure: Failure, now: datetime) -> Job:
 
 def _end(job: Job, state: JobState, failure: Failure | None, now: datetime) -> Job:
     """Ends an attempt, with the job in that state."""
-    ended = replace(job, gpus=(), attempt_end=AttemptEnd(failure, job.progress))
+    ended = replace(job, workers=0, gpus=(), attempt_end=AttemptEnd(failure, job.progress))
     return _to(ended, state, failure.reason if failure else "", now)
 
 

@@ -21,6 +21,10 @@ class Resources:
     memory_gib: float
     gpus: int
 
+    def times(self, number: int) -> Resources:
+        """So many times as much."""
+        return Resources(number * self.cpus, number * self.memory_gib, number * self.gpus)
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -55,7 +59,12 @@ class Profile:
     @property
     def needs(self) -> Resources:
         """What all workers together take."""
-        return Resources(self.workers * self.cpus, self.workers * self.memory_gib, self.workers * self.gpus)
+        return self.each.times(self.workers)
+
+    @property
+    def each(self) -> Resources:
+        """What one worker takes."""
+        return Resources(self.cpus, self.memory_gib, self.gpus)
 
     @property
     def shared_by(self) -> int:
@@ -105,3 +114,10 @@ def resized(profile: Profile, workers: int | None, environments: int | None) -> 
         workers=profile.workers if workers is None else workers,
         environments=profile.environments if environments is None else environments,
     )
+
+
+def with_fewer(compute: Profile, workers: int) -> Profile:
+    """The same with so many workers, if that is fewer; 0 is all. No more of them share a machine than otherwise."""
+    if not 0 < workers < compute.workers:
+        return compute
+    return replace(compute, workers=workers, workers_per_machine=compute.shared_by)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from daf_common.store import Transaction
 from daf_training.admission import Capacity, Granted, Held, Holding, Waiting, admit, behind
 from daf_training.jobs import OCCUPYING, Job, JobState
-from daf_training.rows import to_profile
+from daf_training.profiles import Profile, with_fewer
+from daf_training.rows import to_profile, to_workers
 from daf_training.tables import JOBS
 
 FRONT = 64
@@ -18,10 +20,14 @@ FRONT = 64
 # Built once: every job's path has them.
 _OCCUPYING = JOBS.c.state.in_([state.value for state in sorted(OCCUPYING, key=lambda state: state.value)])
 _OCCUPIED = sa.select(JOBS.c.id).where(_OCCUPYING)
-_HELD = sa.select(JOBS.c.compute, JOBS.c.gpus).where(_OCCUPYING)
+_GRANTED = (JOBS.c.compute, JOBS.c.attempt, JOBS.c.workers, JOBS.c.workers_attempt)
+_HELD = sa.select(*_GRANTED, JOBS.c.gpus).where(_OCCUPYING)
 _IS_WAITING = JOBS.c.state == JobState.PENDING.value
 _WAITING = (
-    sa.select(JOBS.c.id, JOBS.c.compute).where(_IS_WAITING).order_by(JOBS.c.queue_number, JOBS.c.number).limit(FRONT)
+    sa.select(*_GRANTED, JOBS.c.id, JOBS.c.min_workers)
+    .where(_IS_WAITING)
+    .order_by(JOBS.c.queue_number, JOBS.c.number)
+    .limit(FRONT)
 )
 _ASKING = sa.select(JOBS.c.id).where(
     JOBS.c.revision > sa.bindparam("after"), sa.or_(~_OCCUPYING, JOBS.c.cancel_requested)
@@ -65,11 +71,21 @@ def next_jobs(tx: Transaction, capacity: Capacity) -> list[str]:
 
 
 def _admit_front(tx: Transaction, capacity: Capacity) -> Mapping[str, Granted | Held]:
-    queue = [Waiting(row.id, to_profile(row.compute).needs) for row in tx.execute(_WAITING)]
+    queue = [_waiting(row) for row in tx.execute(_WAITING)]
     if not queue:  # mostly so: then it does not matter who holds what
         return {}
-    held = [Holding(to_profile(row.compute).needs, tuple(row.gpus)) for row in tx.execute(_HELD)]
+    held = [Holding(_granted(row).needs, tuple(row.gpus)) for row in tx.execute(_HELD)]
     return admit(queue, held, capacity)
+
+
+def _waiting(row: sa.Row[Any]) -> Waiting:
+    most = _granted(row)
+    return Waiting(row.id, most.each, most.workers, row.min_workers)
+
+
+def _granted(row: sa.Row[Any]) -> Profile:
+    """As `Job.granted`."""
+    return with_fewer(to_profile(row.compute), to_workers(row))
 
 
 def _behind(tx: Transaction, job: Job) -> Held:

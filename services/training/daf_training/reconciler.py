@@ -21,6 +21,7 @@ from daf_training.attempts import gpu_environment, workload_name
 from daf_training.capacity import visible_gpus
 from daf_training.jobs import Action, Job, JobState, Seen
 from daf_training.logs import last_lines
+from daf_training.patience import Patience
 from daf_training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class JobController:
         self._admissions: Mapping[str, Granted | Held] = {}  # of the batch at hand
         self._refused: dict[str, str] = {}
         """Workloads that could not be started when that was last tried, and why."""
+        self._patience = Patience(clock, settings.elastic_patience_seconds)
         self._fence: int | None = None
 
     async def live(self) -> Sequence[str]:
@@ -56,6 +58,7 @@ class JobController:
         """See `Controller.load`."""
         self._fence = await self._leader.lead()
         if self._fence is None:
+            self._patience.forget()  # nobody here sees what happens from now on
             return {}
         batch = await self._store.read(store.load_jobs, keys, self._capacity)
         self._admissions = batch.admissions
@@ -100,8 +103,16 @@ class JobController:
         name = workload_name(job.id, job.attempt)
         workload = workloads.get(name)
         if workload is None or workload.state is State.RUNNING:
-            return Seen(workload=workload, refused=self._refused.get(name, ""))
+            has_waited = self._has_waited(job, name, workload)
+            return Seen(workload=workload, has_waited=has_waited, refused=self._refused.get(name, ""))
         return Seen(workload=workload, last_lines=last_lines(await self._backend.logs(name, workload.replica)))
+
+    def _has_waited(self, job: Job, name: str, workload: Observation | None) -> bool:
+        elastic = job.least.workers < job.granted.workers
+        if elastic and job.state is JobState.STARTING and workload is not None and workload.waiting:
+            return self._patience.is_over(name, workload.running)
+        self._patience.forget(name)
+        return False
 
     def decide(self, row: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[Action]]:
         """See `Controller.decide`."""
@@ -124,7 +135,7 @@ class JobController:
                 await self._backend.stop(name, self._settings.cancel_grace_seconds)
 
     async def _start(self, job: Job, name: str) -> None:
-        compute = job.compute
+        compute = job.granted
         workload = Workload(
             name,
             "train",

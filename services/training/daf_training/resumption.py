@@ -10,7 +10,7 @@ from daf_protos.training.v1.training_job_pb2 import Checkpoint, TrainingSpec
 from daf_protos.training.v1.training_service_pb2 import ResumeTrainingJobRequest
 from daf_training.admission import Capacity
 from daf_training.jobs import Job, JobState, resume
-from daf_training.profiles import MAX_WORKERS
+from daf_training.profiles import MAX_WORKERS, with_fewer
 from daf_training.specs import MAX_AGENT_STEPS, check_fits
 
 
@@ -67,7 +67,9 @@ def resumed(
     if request.HasField("workers"):
         spec.workers = request.workers
         compute = replace(compute, workers=request.workers)
+        if spec.HasField("min_workers"):
+            spec.min_workers = min(spec.min_workers, request.workers)
     if request.HasField("agent_steps"):
         spec.agent_steps = request.agent_steps
-    check_fits(compute, capacity)
-    return resume(job, spec.SerializeToString(deterministic=True), compute, now)
+    check_fits(with_fewer(compute, spec.min_workers), capacity)
+    return resume(replace(job, min_workers=spec.min_workers), spec.SerializeToString(deterministic=True), compute, now)

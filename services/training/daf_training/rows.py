@@ -32,7 +32,7 @@ def job_columns(job: Job) -> dict[str, Any]:
 
 def submitted_columns(job: Job) -> dict[str, Any]:
     """What changes only where a user resumes a job, as values of its columns."""
-    return {"spec": job.spec, "compute": _compute_column(job.compute)}
+    return {"spec": job.spec, "compute": _compute_column(job.compute), "min_workers": job.min_workers}
 
 
 def changing_columns(job: Job) -> dict[str, Any]:
@@ -44,6 +44,8 @@ def changing_columns(job: Job) -> dict[str, Any]:
         "restarts": job.restarts,
         "attempt": job.attempt,
         "token": job.token,
+        "workers": job.workers,
+        "workers_attempt": job.attempt,
         "gpus": list(job.gpus),
         "reports": job.reports.get(0, 0),
         "other_reports": {str(rank): sequence for rank, sequence in job.reports.items() if rank},
@@ -70,6 +72,7 @@ def to_job(row: sa.Row[Any]) -> Job:
         create_time=utc(row.create_time),
         creator=row.creator,
         compute=to_profile(row.compute),
+        min_workers=row.min_workers,
         queue_number=row.queue_number,
         max_restarts=row.max_restarts,
         restarts=row.restarts,
@@ -78,6 +81,7 @@ def to_job(row: sa.Row[Any]) -> Job:
         cancel_requested=row.cancel_requested,
         attempt=row.attempt,
         token=row.token,
+        workers=to_workers(row),
         gpus=tuple(row.gpus),
         reports=_reports(row),
         waiting_for=row.waiting_for,
@@ -96,6 +100,13 @@ def to_job(row: sa.Row[Any]) -> Job:
 def to_profile(column: Mapping[str, Any]) -> Profile:
     """A job's compute as its column holds it; what a later version may have added is not for this one."""
     return Profile(**{name: value for name, value in column.items() if name in _PROFILE_FIELDS})
+
+
+def to_workers(row: sa.Row[Any]) -> int:
+    """`Job.workers` of a row of `jobs`. The version before gives all to each attempt that it starts, and leaves behind
+    what was said of the one before."""
+    workers: int = row.workers if row.workers_attempt == row.attempt else 0
+    return workers
 
 
 def to_attempt(row: sa.Row[Any]) -> Attempt:

@@ -30,6 +30,7 @@ from daf_training.checkpoints import kept_checkpoints
 from daf_training.convert import attempt_message, job_message
 from daf_training.jobs import Job, cancel
 from daf_training.portions import portions
+from daf_training.profiles import with_fewer
 from daf_training.resumption import check_resumption, resumed
 from daf_training.settings import TrainingSettings
 from daf_training.specs import artifacts_of, check_fits, check_spec, compute_of
@@ -67,7 +68,7 @@ class TrainingServicer(TrainingServiceServicer):
         """See the proto."""
         check_spec(request.spec, self._profiles)
         compute = compute_of(request.spec, self._profiles)
-        check_fits(compute, self._capacity)
+        check_fits(with_fewer(compute, request.spec.min_workers), self._capacity)
         job_id = names.new_id(request.job_id, "job", self._ids, "job_id")
         await self._check_artifacts(request.spec)
         in_the_way = await obstacle(self._backend)
@@ -82,6 +83,7 @@ class TrainingServicer(TrainingServiceServicer):
             spec=request.spec.SerializeToString(deterministic=True),
             create_time=now,
             compute=compute,
+            min_workers=request.spec.min_workers,
             creator=PRINCIPAL.get(),
             max_restarts=request.spec.max_restarts,
             max_checkpoints=kept_checkpoints(request.spec),

@@ -39,6 +39,9 @@ class TrainingSettings(ServiceSettings):
     stall_seconds: float = Field(
         600.0, gt=0, description="time without an environment step or a gradient step after which a worker gives up"
     )
+    elastic_patience_seconds: float = Field(
+        120.0, ge=0, description="how long a job that makes do with fewer workers waits for further ones to run"
+    )
     cancel_grace_seconds: float = Field(2.5, ge=0, description="how long a cancelled job may take to save and end")
     max_log_bytes: int = Field(16 << 20, ge=0, description="how much of a job's log is kept")
 

@@ -178,6 +178,7 @@ def _check_numbers(spec: TrainingSpec, profiles: Profiles) -> Iterator[Violation
         "seed": (0, MAX_SEED),
         "environments": (max(1, min(len(spec.missions), MAX_MISSIONS)), MAX_ENVIRONMENTS),
         "workers": (1, MAX_WORKERS),
+        "min_workers": (1, MAX_WORKERS),
         "checkpoint_agent_steps": (1, MAX_AGENT_STEPS),
         "max_checkpoints": (1, MAX_CHECKPOINTS),
         "max_restarts": (0, MAX_RESTARTS),
@@ -194,6 +195,11 @@ def _check_numbers(spec: TrainingSpec, profiles: Profiles) -> Iterator[Violation
     elif not spec.HasField("environments") and len(spec.missions) > profile.environments:
         message = f"must be set to at least {len(spec.missions)}: every mission needs an environment"
         yield Violation("spec.environments", message)
+    if profile is not None and spec.HasField("min_workers"):
+        workers = spec.workers if spec.HasField("workers") else profile.workers
+        if 1 <= workers < spec.min_workers <= MAX_WORKERS:
+            message = f"must be at most {workers}, as many as there are workers, not {spec.min_workers}"
+            yield Violation("spec.min_workers", message)
 
 
 def _check_metric(name: str) -> Iterator[Violation]:

@@ -40,7 +40,8 @@ _INSERT = sa.insert(JOBS).values(
     | {"queue_number": LAST_PLACE}
 )
 _INSERT_TRANSITIONS = sa.insert(TRANSITIONS)
-_FROZEN = {*_SET_BY_STORE, "id", "spec", "compute", "creator", "max_restarts", "max_checkpoints", "create_time"}
+_SUBMITTED = {"spec", "compute", "min_workers"}
+_FROZEN = {*_SET_BY_STORE, *_SUBMITTED, "id", "creator", "max_restarts", "max_checkpoints", "create_time"}
 """What nobody changes once a job is created, or the store alone."""
 _SWAP = (
     sa.update(JOBS)

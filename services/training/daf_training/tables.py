@@ -20,6 +20,7 @@ JOBS = sa.Table(
     sa.Column("spec", sa.LargeBinary, nullable=False),
     sa.Column("creator", sa.String(200), nullable=False),
     sa.Column("compute", sa.JSON, nullable=False),
+    sa.Column("min_workers", sa.Integer, nullable=False),
     sa.Column("max_restarts", sa.Integer, nullable=False),
     sa.Column("max_checkpoints", sa.Integer, nullable=False),
     sa.Column("restarts", sa.Integer, nullable=False),
@@ -29,6 +30,8 @@ JOBS = sa.Table(
     sa.Column("cancel_requested", sa.Boolean, nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("token", sa.String(80), nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("workers_attempt", sa.Integer, nullable=False),
     sa.Column("gpus", sa.JSON, nullable=False),
     sa.Column("reports", sa.BigInteger, nullable=False),
     sa.Column("other_reports", sa.JSON, nullable=False),
@@ -48,7 +51,7 @@ JOBS = sa.Table(
     info={"key": "id"},
 )
 """One row a job. `number` is the order of creation; `spec`, `progress` and the checkpoints are serialized messages;
-`reports` are those of rank 0, `other_reports` those of the others."""
+`reports` are those of rank 0, `other_reports` those of the others; `workers` is said of attempt `workers_attempt`."""
 
 ATTEMPTS = sa.Table(
     "attempts",

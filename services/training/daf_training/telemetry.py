@@ -49,6 +49,7 @@ REASONS = frozenset(
         jobs.PREEMPTED,
         jobs.STALLED,
         jobs.NO_CHECKPOINT,
+        jobs.TOO_FEW_WORKERS,
         jobs.CANCELLED,
         # What workers fail with: see `daf_cogames.training.failures`. They could send anything.
         "ARTIFACT_LOST",

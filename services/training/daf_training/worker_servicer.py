@@ -55,7 +55,7 @@ class TrainingWorkerServicer(TrainingWorkerServiceServicer):
         job = await self._admit(request.attempt)
         check_alive(job)
         check_new(job, request.attempt.rank)
-        spec = resolve_spec(TrainingSpec.FromString(job.spec), job.compute)
+        spec = resolve_spec(TrainingSpec.FromString(job.spec), job.granted)
         resume = await self._resumable(job)
         wanted = [artifact for _, artifact in artifacts_of(spec)]
         wanted += [artifact for checkpoint in resume for artifact in checkpoint_artifacts(checkpoint)]

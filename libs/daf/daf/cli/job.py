@@ -15,7 +15,7 @@ from daf.cli.session import JsonFlag, confirm_deletion, open_client, print_json,
 from daf.client import all_pages
 from daf.follow_runs import JOB_ENDED, follow_job
 from daf.render import duration, number, scalar_text, state_text, training_progress
-from daf.render_training import best_metric, job_line, job_state
+from daf.render_training import best_metric, job_line, job_state, workers_text
 from daf.tables import print_table, table
 from daf.training_jobs import list_attempts, read_training_job, resume_training_job
 from daf_common.values import scalars
@@ -74,6 +74,8 @@ def get(name: Name, json: JsonFlag = False) -> None:
     print(job_line(job))
     if job.failure.message:
         print(f"{job.failure.reason}: {job.failure.message}")
+    if job.spec.HasField("min_workers"):
+        print(f"makes do with {workers_text(job.spec.min_workers)} where it cannot have all")
     for parameter, value in sorted(scalars(job.effective_trainer).items()):
         print(f"  {parameter:<28}{scalar_text(value)}")
     if job.HasField("checkpoint"):

@@ -44,6 +44,9 @@ def train(
     ] = "",
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Data-parallel workers.")] = None,
+    min_workers: Annotated[
+        int | None, typer.Option(min=1, help="Makes do with so many workers where it cannot have all.")
+    ] = None,
     num_envs: Annotated[int | None, typer.Option(min=1, help="Environments per worker.")] = None,
     profile: Annotated[str, typer.Option(help="Compute profile, for example cpu-small or gpu-1.")] = "",
     cogs: Annotated[int | None, typer.Option(min=1, help="Number of agents.")] = None,
@@ -99,6 +102,7 @@ def train(
                 "agent_steps": steps,
                 "num_envs": num_envs,
                 "workers": workers,
+                "min_workers": min_workers,
                 "profile": profile,
                 "checkpoint_agent_steps": checkpoint_steps,
                 "max_checkpoints": keep,

@@ -9,6 +9,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Protocol
 
 from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
@@ -182,7 +183,7 @@ class KubernetesBackend:
         }
         for name, left in by_workload.items():
             if name not in seen and any(self._lives(pod) for pod in left):
-                seen[name] = Observation(State.RUNNING, waiting="its pods are ending")
+                seen[name] = _runs(left, "its pods are ending")
         self._pods = by_workload
         return await self._with_events(seen, objects, by_workload)
 
@@ -293,7 +294,7 @@ class KubernetesBackend:
         if ended := self._form.ending(found):
             # One that is about to fail still saves, and may say so.
             if ended.state is State.FAILED and any(self._lives(pod) for pod in pods):
-                return Observation(State.RUNNING, waiting=self._disruptions.get(name, "its pods are ending"))
+                return _runs(pods, self._disruptions.get(name, "its pods are ending"))
             return self._explained(ended, found, pods) if ended.state is State.FAILED else ended
         lost = next((pod for pod in pods if self._is_lost(name, pod)), None)
         # Kubernetes replaces none that may still run on a node that it cannot ask.
@@ -301,7 +302,7 @@ class KubernetesBackend:
             why = self._disruptions.get(name, f"{reasons.name_of(lost)} was deleted")
             return Observation(State.FAILED, why, replica=self._form.replica(lost))
         ending = self._disruptions.get(name, "") if any(reasons.is_ending(pod) for pod in pods) else ""
-        return Observation(State.RUNNING, waiting=ending)
+        return _runs(pods, ending)
 
     def _is_lost(self, name: str, pod: Object) -> bool:
         """Whether a pod of a workload is given up, or has taken the place of one that ran."""
@@ -329,7 +330,8 @@ class KubernetesBackend:
         waiting = [
             found
             for found in objects
-            if seen[label_of(found, WORKLOAD)] == Observation(State.RUNNING)
+            if seen[label_of(found, WORKLOAD)].state is State.RUNNING
+            and not seen[label_of(found, WORKLOAD)].waiting
             and self._waits(found, pods.get(label_of(found, WORKLOAD), ()))
         ]
         if not waiting:
@@ -339,7 +341,7 @@ class KubernetesBackend:
         for found in waiting:
             name = label_of(found, WORKLOAD)
             why = self._why_waiting(found, pods.get(name, ()), warnings)
-            told[name] = Observation(State.RUNNING, waiting=why)
+            told[name] = replace(seen[name], waiting=why)
         return {**seen, **told}
 
     def _waits(self, found: Object, pods: Sequence[Object]) -> bool:
@@ -369,6 +371,10 @@ class KubernetesBackend:
         for event in sorted(events, key=_event_time):
             by_uid[event["involvedObject"].get("uid", "")].append(event)
         return by_uid
+
+
+def _runs(pods: Iterable[Object], waiting: str) -> Observation:
+    return Observation(State.RUNNING, waiting=waiting, running=sum(map(reasons.has_begun, pods)))
 
 
 def _event_time(event: Object) -> str:

@@ -35,6 +35,13 @@ def is_ending(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
+def has_begun(pod: Object) -> bool:
+    """Whether a pod that is not ending runs, or only waits for the first of its job."""
+    if is_ending(pod):
+        return False
+    return phase_of(pod) == "Running" or any(map(_waits_for_first, _containers(pod.get("status", {}))))
+
+
 def why_waiting(pod: Object, events: Iterable[Object]) -> str:
     """Why a pod that is not ending does not run; empty if it does.
 
@@ -60,13 +67,13 @@ def why_waiting(pod: Object, events: Iterable[Object]) -> str:
 def _why_container_waits(status: Object) -> str:
     for container in _containers(status):
         state: Object = container.get("state", {})
-        waiting, running = state.get("waiting"), state.get("running")
+        waiting = state.get("waiting")
         if waiting and waiting.get("reason") in _IMAGE_REASONS:
             detail = f": {waiting['message']}" if waiting.get("message") else ""
             return f"its image {container['image']} cannot be pulled{detail}"
         if waiting and waiting.get("reason") not in _ON_THE_WAY:
             return ": ".join(str(waiting[key]) for key in ("reason", "message") if waiting.get(key))
-        if running and container["name"].startswith("init-"):
+        if _waits_for_first(container):
             return "it waits until the first pod of its job can be found by its name"
     return ""
 
@@ -106,6 +113,10 @@ def failure_time(pod: Object) -> str:
     ended = [found.get("state", {}).get("terminated") or {} for found in _containers(status)]
     times = [found.get("finishedAt") for found in ended if found.get("exitCode")]
     return min(filter(None, times), default="9999")
+
+
+def _waits_for_first(container: Object) -> bool:
+    return bool(container["name"].startswith("init-") and container.get("state", {}).get("running"))
 
 
 def _containers(status: Object) -> list[Object]:

@@ -106,6 +106,7 @@ class TrainingSpec(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     BEST_METRIC_FIELD_NUMBER: _builtins.int
     MINIMIZE_BEST_METRIC_FIELD_NUMBER: _builtins.int
+    MIN_WORKERS_FIELD_NUMBER: _builtins.int
     agent_steps: _builtins.int
     """Length of the run in agent steps (one agent acting once), over all workers."""
     seed: _builtins.int
@@ -128,6 +129,8 @@ class TrainingSpec(_message.Message):
     """The metric by which one checkpoint is the best; empty means `env/reward_per_agent`."""
     minimize_best_metric: _builtins.bool
     """Whether the smallest value of that metric is the best."""
+    min_workers: _builtins.int
+    """With how many workers an attempt makes do that cannot have all; unset means with no fewer than `workers`."""
     @_builtins.property
     def policy_class(self) -> _policy_pb2.PolicyClass:
         """The policy class; its arguments are the policy's hyperparameters."""
@@ -161,10 +164,11 @@ class TrainingSpec(_message.Message):
         start: _policy_pb2.PolicyCheckpoint | None = ...,
         best_metric: _builtins.str = ...,
         minimize_best_metric: _builtins.bool = ...,
+        min_workers: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_workers", b"_workers", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "policy_class", b"policy_class", "start", b"start", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_min_workers", b"_min_workers", "_workers", b"_workers", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "min_workers", b"min_workers", "policy_class", b"policy_class", "start", b"start", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_workers", b"_workers", "agent_steps", b"agent_steps", "best_metric", b"best_metric", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "minimize_best_metric", b"minimize_best_metric", "missions", b"missions", "policy_class", b"policy_class", "profile", b"profile", "seed", b"seed", "start", b"start", "trainer", b"trainer", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps", "_environments", b"_environments", "_max_checkpoints", b"_max_checkpoints", "_max_restarts", b"_max_restarts", "_min_workers", b"_min_workers", "_workers", b"_workers", "agent_steps", b"agent_steps", "best_metric", b"best_metric", "checkpoint_agent_steps", b"checkpoint_agent_steps", "environments", b"environments", "max_checkpoints", b"max_checkpoints", "max_restarts", b"max_restarts", "min_workers", b"min_workers", "minimize_best_metric", b"minimize_best_metric", "missions", b"missions", "policy_class", b"policy_class", "profile", b"profile", "seed", b"seed", "start", b"start", "trainer", b"trainer", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__checkpoint_agent_steps: _TypeAlias = _typing.Literal["checkpoint_agent_steps"]  # noqa: Y015
     _WhichOneofArgType__checkpoint_agent_steps: _TypeAlias = _typing.Literal["_checkpoint_agent_steps", b"_checkpoint_agent_steps"]  # noqa: Y015
@@ -174,6 +178,8 @@ class TrainingSpec(_message.Message):
     _WhichOneofArgType__max_checkpoints: _TypeAlias = _typing.Literal["_max_checkpoints", b"_max_checkpoints"]  # noqa: Y015
     _WhichOneofReturnType__max_restarts: _TypeAlias = _typing.Literal["max_restarts"]  # noqa: Y015
     _WhichOneofArgType__max_restarts: _TypeAlias = _typing.Literal["_max_restarts", b"_max_restarts"]  # noqa: Y015
+    _WhichOneofReturnType__min_workers: _TypeAlias = _typing.Literal["min_workers"]  # noqa: Y015
+    _WhichOneofArgType__min_workers: _TypeAlias = _typing.Literal["_min_workers", b"_min_workers"]  # noqa: Y015
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     @_typing.overload
@@ -184,6 +190,8 @@ class TrainingSpec(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_checkpoints) -> _WhichOneofReturnType__max_checkpoints | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_restarts) -> _WhichOneofReturnType__max_restarts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_workers) -> _WhichOneofReturnType__min_workers | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
 
@@ -248,7 +256,7 @@ class TrainingJob(_message.Message):
     """What a pending or starting job waits for, for a person; empty for others."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
-        """What was submitted; resuming may change `workers` and `agent_steps`."""
+        """What was submitted; resuming may change `workers`, with it `min_workers`, and `agent_steps`."""
 
     @_builtins.property
     def failure(self) -> _failure_pb2.Failure:
@@ -451,7 +459,7 @@ class TrainingAttempt(_message.Message):
     number: _builtins.int
     """Its number, from 1."""
     workers: _builtins.int
-    """Workers it had."""
+    """Workers it had; fewer than the job asks for where that makes do with fewer."""
     resumed_from: _builtins.str
     """The checkpoint that it went on from; empty if it started afresh."""
     agent_steps: _builtins.int

@@ -300,7 +300,7 @@ class ResumeTrainingJobRequest(_message.Message):
     request_id: _builtins.str
     """Makes the call idempotent."""
     workers: _builtins.int
-    """Goes on with this many workers; unset means as many as before."""
+    """Goes on with this many workers, and makes do with no more than that; unset means as many as before."""
     agent_steps: _builtins.int
     """Length of the whole run in agent steps; unset means as before. A job that succeeded needs a larger one."""
     def __init__(
