@@ -27,10 +27,10 @@ $(IMAGE_SERVICES:%=image-%): image-%:
 	$(call build_image,$*,service,--build-arg SERVICE=$*)
 	$(if $(PUSH),$(DOCKER) push $(call image,$*))
 
-image-gateway image-runner: image-%:
+image-gateway: image-%:
 	$(call build_image,$*,$*)
 	$(if $(PUSH),$(DOCKER) push $(call image,$*))
 
-image-standalone: image-runner
-	$(call build_image,standalone,standalone,--build-arg RUNNER=$(call image,runner))
-	$(if $(PUSH),$(DOCKER) push $(call image,standalone))
+image-runner image-standalone: image-%:
+	$(call build_image,$*,runner,--target $*)
+	$(if $(PUSH),$(DOCKER) push $(call image,$*))

@@ -2,16 +2,17 @@
 
 The same packages give the same bytes, whenever they are installed: nothing compares bytecode with the age of its
 source (nothing is edited in an image), nothing is kept that tells the time of an installation, and all that a call
-writes bears one date.
+writes bears one date. Nothing is written anew as it was before, either: some engines would count that to the layer,
+others not.
 """
 
 from __future__ import annotations
 
 import os
 import py_compile
-import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from importlib.util import cache_from_source
@@ -35,6 +36,8 @@ def main(verb: str, *arguments: str) -> None:
             script.unlink()
         compile_missing(STDLIB)
     elif verb in ("locked", "trimmed"):  # REQUIREMENTS: a file
+        if not Path(arguments[0]).read_text().strip():
+            return
         install("--require-hashes", "--requirement", arguments[0])
         if verb == "trimmed":
             from trim import trim  # only images of services have it: a change of it changes no other
@@ -43,10 +46,8 @@ def main(verb: str, *arguments: str) -> None:
         compile_missing(VENV)
     elif verb == "own":  # FOLDER [MODULE]: our wheels and their bill of materials; what a service starts
         wheels = [wheel.name.split("-") for wheel in sorted(Path(arguments[0]).glob("*.whl"))]
-        for name, *_ in wheels:  # of the image that this one is built on
-            shutil.rmtree(PACKAGES / name, ignore_errors=True)
         # By name and not by file: of files it is noted where they lay.
-        install("--reinstall", "--no-index", "--find-links", arguments[0], *(f"{w[0]}=={w[1]}" for w in wheels))
+        install("--no-index", "--find-links", arguments[0], *(f"{w[0]}=={w[1]}" for w in wheels))
         for note in PACKAGES.glob("daf*.dist-info/uv_cache.json"):
             forget(note)
         if arguments[1:]:
@@ -59,21 +60,30 @@ def main(verb: str, *arguments: str) -> None:
 
 
 def install_system_packages(*names: str) -> None:
-    """Without logs, caches and lists: they are of no use in an image, and never twice the same."""
+    """Without what logs, caches and lists hold: it is of no use in an image, and never twice the same."""
+    there = set(unneeded())
     subprocess.run(["apt-get", "update", "-q"], check=True)
     subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *names], check=True)
-    for folder in ("/var/lib/apt/lists", "/var/cache", "/var/log"):
-        for path in Path(folder).rglob("*"):
-            if path.is_file():
-                path.unlink()
-    for path in Path("/var/lib/dpkg").glob("*-old"):
-        path.unlink()
+    for path in unneeded():
+        if path in there:  # of the layer below: that one is deleted is noted with the time
+            path.write_bytes(b"")
+        else:
+            path.unlink()
+
+
+def unneeded() -> list[Path]:
+    """Logs, caches and lists."""
+    files = [path for folder in ("/var/lib/apt/lists", "/var/cache", "/var/log") for path in Path(folder).rglob("*")]
+    return [path for path in (*files, *Path("/var/lib/dpkg").glob("*-old")) if path.is_file()]
 
 
 def install(*what: str) -> None:
-    """Nothing but what is named: the lock has resolved it."""
-    command = ["uv", "pip", "install", "--quiet", "--no-cache", "--no-deps", "--link-mode=copy"]
-    subprocess.run([*command, "--python", str(VENV), *what], check=True)
+    """Nothing but what is named: the lock has resolved it. What uv needs meanwhile lies where the packages will."""
+    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--link-mode=hardlink", "--python", str(VENV)]
+    with tempfile.TemporaryDirectory(dir=VENV) as scratch:
+        environment = os.environ | {"UV_CACHE_DIR": f"{scratch}/cache", "TMPDIR": scratch}
+        subprocess.run([*command, *what], check=True, env=environment)
+    (VENV / ".lock").unlink(missing_ok=True)
 
 
 def forget(note: Path) -> None:

@@ -10,10 +10,12 @@ import time
 import pytest
 
 from tests.images.images import ALL, AS_IN_A_POD, SERVICES, WITH_PYTHON, docker, image, inspect, python, run
+from tests.images.layers import written_as_it_was
 
 MEGABYTE = 10**6
 ABOVE_BASE = {"scheduler": 150, "training": 150, "evaluation": 150, "deployment": 150, "statistics": 350, "gateway": 30}
 """Megabytes that an image may have above its base."""
+BASE = os.environ.get("IMAGE_BASE", "python:3.12-slim-bookworm")
 
 
 @pytest.mark.parametrize("name", WITH_PYTHON)
@@ -133,11 +135,22 @@ print('torch' in sys.modules)
 
 
 @pytest.mark.slow
-def test_an_unchanged_tree_gives_unchanged_layers() -> None:
-    base = f"--build-arg=BASE={os.environ.get('IMAGE_BASE', 'python:3.12-slim-bookworm')}"
-    flags = [*os.environ.get("DOCKER_BUILD_FLAGS", "").split(), base, "--build-arg=SERVICE=deployment"]
-    image("deployment")  # or skip
-    build = ("build", "--quiet", *flags, "--file=docker/service.Dockerfile")
+@pytest.mark.parametrize("name", ["deployment", "scheduler", "gateway"])
+def test_a_layer_holds_nothing_that_is_as_it_was(name: str) -> None:
+    assert written_as_it_was(image(name), BASE) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deployment", "gateway"])
+def test_an_unchanged_tree_gives_unchanged_layers(name: str) -> None:
+    image(name)  # or skip
+    kind = "service" if name in SERVICES else name
+    flags = [
+        *os.environ.get("DOCKER_BUILD_FLAGS", "").split(),
+        f"--build-arg=BASE={BASE}",
+        f"--build-arg=SERVICE={name}",
+    ]
+    build = ("build", "--quiet", *flags, f"--file=docker/{kind}.Dockerfile")
     cached, anew = (docker(*build, *more, ".").stdout.strip() for more in ((), ("--no-cache",)))
 
     assert inspect(anew)["RootFS"]["Layers"] == inspect(cached)["RootFS"]["Layers"]
