@@ -41,7 +41,6 @@ class OtherReplicas(Periodic):
         self.looked.set()
 
     def _look(self, tx: Transaction) -> tuple[int, Sequence[str]]:
-        # The counter first: what is committed meanwhile is then seen twice, never missed.
         current = revision_of(tx)
         if self._revision < 0 or current <= self._revision:  # who is elected begins with a look at everything
             return current, ()

@@ -198,7 +198,7 @@ class Store:
     async def read[**P, T](
         self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a short reading transaction: one consistent snapshot.
+        """Runs a short reading transaction: all its statements see one snapshot, which writers do not wait for.
 
         Raises:
             Unavailable: the database cannot be reached.
@@ -209,7 +209,8 @@ class Store:
     async def scan[**P, T](
         self, function: Callable[Concatenate[Transaction, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a reading transaction over many rows, which never holds the event loop up and may take its time.
+        """Runs a reading transaction over many rows, which never holds the event loop up and may take its time: one
+        snapshot too, however long it takes.
 
         Raises:
             Unavailable: the database cannot be reached.
@@ -333,14 +334,30 @@ def _engine(url: str, schema: str) -> sa.Engine:
             connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
         return engine
+
+    from psycopg import IsolationLevel  # takes a tenth of a second, which SQLite does not need
+
     session = " ".join(f"-c{name}={value}" for name, value in {"search_path": schema, **_SESSION_OPTIONS}.items())
-    return sa.create_engine(
+    engine = sa.create_engine(
         parsed,
         pool_size=_CONNECTIONS,
         max_overflow=0,
         pool_pre_ping=True,
         connect_args={"options": session, **_CONNECTION_OPTIONS},
     )
+
+    @sa.event.listens_for(engine, "begin")
+    def prepare(connection: sa.Connection) -> None:
+        # A read is one snapshot. The driver sends both with the BEGIN that comes before the first statement, so they
+        # cost no message; a connection keeps what it was told last, where SQLAlchemy's own options are set and reset
+        # for each transaction, a tenth of a short read.
+        write = connection.get_execution_options().get("daf_write", True)
+        driver: Any = connection.connection.dbapi_connection
+        level = None if write else IsolationLevel.REPEATABLE_READ
+        if driver.isolation_level is not level:
+            driver.isolation_level, driver.read_only = level, None if write else True
+
+    return engine
 
 
 def _is_transient(error: Exception) -> bool:

@@ -99,7 +99,7 @@ class Watcher:
 def _read_changes[T](
     tx: Transaction, kind: str, read: Callable[[Transaction, int], Sequence[T]], revision: int
 ) -> tuple[int, Sequence[T], list[str]]:
-    # The counter is read first: under READ COMMITTED, rows committed meanwhile are then seen twice, never lost.
+    # Counter and rows are of one snapshot (see `Store.read`): what is committed meanwhile has a greater revision.
     current = revision_of(tx)
     if current <= revision:
         return current, (), []

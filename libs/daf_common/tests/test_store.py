@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, InvalidArgument, Unavailable
 from daf_common.leases import Leader
 from daf_common.others import OtherReplicas
 from daf_common.requests import REMEMBERED, forgetter, once
-from daf_common.store import COMMON, REQUESTS, REVISION, Store, Transaction, check_fence, revision_column
+from daf_common.store import COMMON, REQUESTS, REVISION, Store, Transaction, check_fence, revision_column, revision_of
 from daf_common.watch import Watcher
 from daf_protos.training.v1.training_service_pb2 import CreateTrainingJobRequest
 
@@ -52,6 +53,50 @@ async def test_a_failed_transaction_writes_nothing(store: Store) -> None:
     with pytest.raises(ValueError, match="no"):
         await store.run(fails)
     assert await store.read(ids_after, -1) == []
+
+
+@pytest.mark.parametrize("method", ["read", "scan"])
+async def test_a_read_sees_one_moment_whatever_others_write_meanwhile(
+    store: Store, database_url: str, method: str
+) -> None:
+    other = Store(database_url, "public")
+
+    def look(tx: Transaction) -> list[tuple[int, list[str]]]:
+        before = revision_of(tx), ids_after(tx, -1)
+        with other.engine.begin() as connection:
+            late = Transaction(connection)
+            add(late, "late")
+            late.stamp()
+        return [before, (revision_of(tx), ids_after(tx, -1))]
+
+    await store.run(add, "early")
+    first, second = await getattr(store, method)(look)
+
+    assert first == second == (1, ["early"])
+    assert await store.read(ids_after, -1) == ["early", "late"]
+    other.close()
+
+
+async def test_a_write_waits_for_others_where_a_snapshot_would_be_refused(store: Store) -> None:
+    """Also on the connection of a read, which keeps what it was told."""
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+
+    def level(tx: Transaction) -> str:
+        return str(tx.execute(sa.text("SHOW transaction_isolation")).scalar_one())
+
+    levels = [await use(level) for use in (store.run, store.read, store.run, store.scan, store.run)]
+
+    assert levels == ["read committed", "repeatable read"] * 2 + ["read committed"]
+
+
+async def test_a_read_cannot_write(store: Store) -> None:
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite would have to be told anew for each transaction")
+    with pytest.raises(DBAPIError, match="read-only"):
+        await store.read(add, "a")
+    await store.run(add, "a")
+    assert await store.read(ids_after, -1) == ["a"]
 
 
 async def test_a_watch_shows_the_present_state_then_each_change_and_resumes_at_a_cursor(store: Store) -> None:

@@ -15,7 +15,8 @@ from daf_evaluation.telemetry import count_expiry
 
 _OF = SHARDS.c.evaluation == sa.bindparam("of")
 _IS_LEASED = SHARDS.c.state == ShardState.LEASED.value
-_FIND = sa.select(SHARDS).where(_OF, SHARDS.c.number == sa.bindparam("wanted")).with_for_update()
+_FIND = sa.select(SHARDS).where(_OF, SHARDS.c.number == sa.bindparam("wanted"))
+_FIND_AND_LOCK = _FIND.with_for_update()
 _FREE = (
     sa.select(SHARDS)
     .where(
@@ -62,15 +63,15 @@ def leased(tx: Transaction, evaluation: str) -> list[Shard]:
     return [_from_row(row) for row in tx.execute(_LEASED, {"of": evaluation})]
 
 
-def held(tx: Transaction, evaluation: str, number: int, holder: str, fence: int) -> Shard | None:
-    """A shard if this lease of it is the newest; kept from other transactions until the end of this one."""
-    row = tx.execute(_FIND, {"of": evaluation, "wanted": number}).first()
+def held(tx: Transaction, evaluation: str, number: int, holder: str, fence: int, lock: bool = False) -> Shard | None:
+    """A shard if this lease of it is the newest; with `lock`, it stays so until the end of the transaction."""
+    row = tx.execute(_FIND_AND_LOCK if lock else _FIND, {"of": evaluation, "wanted": number}).first()
     shard = _from_row(row) if row else None
     return shard if shard and shard.holder == holder and shard.fence == fence else None
 
 
 def report(tx: Transaction, evaluation: str, shard: Shard, indices: Iterable[int]) -> Shard:
-    """Stores that the holder of a shard, which this transaction `held`, lives and that episodes are recorded.
+    """Stores that the holder of a shard, which this transaction `held` locked, lives and that episodes are recorded.
 
     Raises:
         OutOfOrder: see `progress`.

@@ -191,7 +191,7 @@ def report(tx: Transaction, id: str, number: int, holder: str, fence: int, indic
     Raises:
         OutOfOrder: see `progress`.
     """
-    shard = shard_store.held(tx, id, number, holder, fence)
+    shard = shard_store.held(tx, id, number, holder, fence, lock=True)
     if shard is None:
         return None
     reported = shard_store.report(tx, id, shard, indices)
