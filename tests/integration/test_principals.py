@@ -33,20 +33,33 @@ from daf_protos.statistics.v1.comparison_service_pb2_grpc import ComparisonServi
 from daf_protos.training.v1 import training_service_pb2 as training_pb
 from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from tests.integration.test_separate_services import separate_services
-from tests.requests import MISSION, all_trials, finished_sweep, sweep_request
+from tests.requests import MISSION, finished_sweep, sweep_request
 
 ALICE, SERVICE = "alices-token-0123456789", "the-services-token-0123456789"
 
 
+CHILDREN = [
+    ("comparisons", "alice"),
+    *[("evaluations", "alice")] * 3,  # two trials, and the best of them beside the baseline
+    *[("trainingJobs", "alice")] * 2,
+]
+"""Of a sweep of two trials: what the scheduler has others make, and for whom."""
+
+
 @pytest.fixture
-async def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Path]:
-    """Services on sockets in this directory that ask for tokens and send their own."""
+def asks_for_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services ask for tokens, and send their own."""
     tokens = tmp_path / "tokens"
     tokens.mkdir()
     (tokens / "alice").write_text(ALICE)
     (tokens / "service").write_text(SERVICE)
     monkeypatch.setenv("DAF_TOKENS", str(tokens))
     monkeypatch.setenv("DAF_TOKEN_FILE", str(tokens / "service"))
+
+
+@pytest.fixture
+async def directory(tmp_path: Path, asks_for_tokens: None) -> AsyncIterator[Path]:
+    """Services on sockets in this directory that ask for tokens and send their own."""
     home = tmp_path / "home"
     home.mkdir()
     async with separate_services(home, ""):
@@ -59,20 +72,53 @@ async def test_a_sweep_runs_through_all_services_and_says_who_asked_for_it(
     caplog.set_level(logging.DEBUG)
     async with (
         connect(f"unix:{directory}/scheduler.sock", token=lambda: ALICE) as scheduler,
-        connect(f"unix:{directory}/training.sock", token=lambda: ALICE) as training,
         asyncio.timeout(60),
     ):
         stub = SchedulerServiceStub(scheduler)
         created = await raising(stub.CreateSweep(sweep_request("alices", 2, parallel=1)))
         ended = await finished_sweep(stub, created.sweep.name)
-        first = (await all_trials(stub, ended.name))[0]
-        job = await raising(
-            TrainingServiceStub(training).GetTrainingJob(training_pb.GetTrainingJobRequest(name=first.training_job))
-        )
 
     assert ended.state == SWEEP_STATE_SUCCEEDED
-    assert (created.sweep.creator, ended.creator, job.training_job.creator) == ("alice", "alice", "service")
+    assert (created.sweep.creator, ended.creator) == ("alice", "alice")
+    assert await creators(directory) == CHILDREN
     assert not [token for token in (ALICE, SERVICE) if token in caplog.text]
+
+
+async def test_what_a_sweep_creates_after_a_restart_is_its_creators_too(tmp_path: Path, asks_for_tokens: None) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    async with (
+        separate_services(home, "") as address,
+        connect(address, token=lambda: ALICE) as scheduler,
+    ):
+        await raising(SchedulerServiceStub(scheduler).CreateSweep(sweep_request("alices", 2, parallel=1)))
+    async with (
+        separate_services(home, "") as address,
+        connect(address, token=lambda: ALICE) as scheduler,
+        asyncio.timeout(60),
+    ):
+        ended = await finished_sweep(SchedulerServiceStub(scheduler), "sweeps/alices")
+
+        assert ended.state == SWEEP_STATE_SUCCEEDED
+        assert await creators(home) == CHILDREN
+
+
+async def creators(directory: Path) -> list[tuple[str, str]]:
+    """Of all that a sweep has others make: what kind it is, and who created it."""
+    async with (
+        connect(f"unix:{directory}/training.sock", token=lambda: SERVICE) as training,
+        connect(f"unix:{directory}/evaluation.sock", token=lambda: SERVICE) as evaluation,
+        connect(f"unix:{directory}/statistics.sock", token=lambda: SERVICE) as statistics,
+    ):
+        jobs = await raising(TrainingServiceStub(training).ListTrainingJobs(training_pb.ListTrainingJobsRequest()))
+        evaluations = await raising(
+            EvaluationServiceStub(evaluation).ListEvaluations(evaluation_pb.ListEvaluationsRequest())
+        )
+        comparisons = await raising(
+            ComparisonServiceStub(statistics).ListComparisons(comparison_pb.ListComparisonsRequest())
+        )
+    found = [*jobs.training_jobs, *evaluations.evaluations, *comparisons.comparisons]
+    return sorted((resource.name.partition("/")[0], resource.creator) for resource in found)
 
 
 async def test_everything_that_is_created_says_who_asked_for_it(directory: Path) -> None:

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PRINCIPAL: ContextVar[str] = ContextVar("daf_principal", default="")
-"""Who made the call that is being served; empty where nobody is asked."""
+"""Who made the call that is being served, or for whom a service made it; empty where nobody is asked."""
 
 AUTHORIZATION_KEY = "authorization"
+ON_BEHALF_OF_KEY = "daf-on-behalf-of"
+"""For whom a service calls another. Nobody else is believed."""
 
 EXEMPT = frozenset({"daf.training.v1.TrainingWorkerService", "daf.evaluation.v1.EvaluationWorkerService"})
 """Services whose every request carries the token of a workload, which they check themselves."""
@@ -43,13 +45,19 @@ _TOKEN = re.compile(r"[!-~]+")
 class Tokens:
     """The tokens that are good. Only their digests are kept in memory."""
 
-    def __init__(self, directory: Path, clock: Clock) -> None:
+    def __init__(self, directory: Path, clock: Clock, own: Callable[[], str] | None = None) -> None:
         """Reads the directory.
 
+        Args:
+            directory: a file for each principal.
+            clock: says when to read again.
+            own: the token that services send to each other, if they do.
+
         Raises:
-            InvalidArgument: it cannot be used as it is.
+            InvalidArgument: the directory cannot be used as it is.
         """
-        self._directory, self._clock = directory, clock
+        self._directory, self._clock, self._own = directory, clock, own
+        self._services = ""
         self._known, self._problems = self._read()
         self._read_at = clock.monotonic()
         if self._problems:
@@ -64,6 +72,13 @@ class Tokens:
             if hmac.compare_digest(digest, known):
                 found = principal
         return found
+
+    def is_service(self, principal: str) -> bool:
+        """Whether this is who the services are, and so whom one of them makes a call for may be believed."""
+        if self._own is not None:
+            # While the token is exchanged, this service's own may be known no longer, or not yet.
+            self._services = self.principal(self._own()) or self._services
+        return bool(principal) and principal == self._services
 
     def _refresh(self) -> None:
         """A mounted Secret changes under a running service: what is broken in it admits nobody, the rest is good."""
@@ -135,8 +150,8 @@ def checked_token(token: str, where: str) -> str:
     return token
 
 
-def create_tokens(settings: ServiceSettings, clock: Clock) -> Tokens | None:
-    """The tokens of a service by its settings; None if it asks for none.
+def create_tokens(settings: ServiceSettings, clock: Clock, own: Callable[[], str] | None = None) -> Tokens | None:
+    """The tokens of a service by its settings; None if it asks for none. `own`: see `Tokens`.
 
     Raises:
         InvalidArgument: the tokens cannot be used.
@@ -145,7 +160,7 @@ def create_tokens(settings: ServiceSettings, clock: Clock) -> Tokens | None:
     if settings.tokens:
         if settings.allow_anonymous:
             raise InvalidArgument.field("DAF_ALLOW_ANONYMOUS", "is true although DAF_TOKENS is set: unset one of them")
-        return Tokens(Path(settings.tokens), clock)
+        return Tokens(Path(settings.tokens), clock, own)
     if not is_local(settings.listen) and not settings.allow_anonymous:
         raise FailedPrecondition(
             f"whoever reaches {settings.listen} could do everything: set DAF_TOKENS to a directory with a token for "
@@ -163,13 +178,22 @@ def authentication(tokens: Tokens | None) -> Callable[[Call], AbstractContextMan
         if tokens is None or call.method.split("/")[1] in EXEMPT:
             yield
             return
-        before = PRINCIPAL.set(_principal(tokens, call.metadata.get(AUTHORIZATION_KEY, "")))
+        principal = _principal(tokens, call.metadata.get(AUTHORIZATION_KEY, ""))
+        asking = call.metadata.get(ON_BEHALF_OF_KEY, "")
+        if _PRINCIPAL.fullmatch(asking) and tokens.is_service(principal):
+            principal = asking
+        before = PRINCIPAL.set(principal)
         try:
             yield
         finally:
             PRINCIPAL.reset(before)
 
     return auth
+
+
+def on_behalf_of(principal: str) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call that a service makes for somebody; for nobody in particular if empty."""
+    return ((ON_BEHALF_OF_KEY, principal),) if principal else ()
 
 
 def _principal(tokens: Tokens, header: str) -> str:

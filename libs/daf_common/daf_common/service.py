@@ -93,10 +93,15 @@ class Context:
         """The channel to another service, by its short name, for example `statistics`."""
         address: str = getattr(self.settings, f"{service}_address")
         if address not in self._channels:
-            self._channels[address] = connect(address, REQUEST_ID.get, self._token(), measured_calls())
+            self._channels[address] = connect(address, REQUEST_ID.get, self.token(), measured_calls())
         return self._channels[address]
 
-    def _token(self) -> Callable[[], str] | None:
+    def token(self) -> Callable[[], str] | None:
+        """The token that this service sends to the others, read anew for each call; None if it sends none.
+
+        Raises:
+            InvalidArgument: there is none in the file that is to hold it.
+        """
         if not self.settings.token_file:
             return None
         try:
@@ -114,7 +119,7 @@ class Host:
 
     def __init__(self, context: Context, services: Sequence[Service]) -> None:
         self._context, self._services = context, services
-        tokens = create_tokens(context.settings, context.clock)
+        tokens = create_tokens(context.settings, context.clock, context.token())
         self._server, self.port = create_server(context.settings.listen, tokens)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from daf_common.auth import PRINCIPAL, READ_AGAIN_SECONDS
+from daf_common.auth import PRINCIPAL, READ_AGAIN_SECONDS, on_behalf_of
 from daf_common.channel import blocking_errors, blocking_stream, connect, connect_blocking, raising, streaming
 from daf_common.clock import ManualClock
 from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, Unauthenticated
@@ -132,10 +132,11 @@ async def serve(tmp_path: Path, secret: Path) -> AsyncIterator[Serve]:
         await host.stop()
 
 
-async def ask(address: str, token: str | None) -> str:
-    """Who the server says that calls."""
+async def ask(address: str, token: str | None, asking: str = "") -> str:
+    """Who the server says that calls, or for whom; `asking` is for whom the caller says that it does."""
     async with connect(address, token=None if token is None else lambda: token) as channel:
-        call = TrainingServiceStub(channel).GetTrainingJob(pb.GetTrainingJobRequest(name="x"))
+        request = pb.GetTrainingJobRequest(name="x")
+        call = TrainingServiceStub(channel).GetTrainingJob(request, metadata=on_behalf_of(asking))
         return (await raising(call)).training_job.creator
 
 
@@ -156,6 +157,57 @@ async def test_without_a_token_nobody_is_served_and_the_error_says_what_to_do(se
 
     assert (missing.value.reason, unknown.value.reason) == ("TOKEN_MISSING", "TOKEN_UNKNOWN")
     assert "guessed" not in str(unknown.value)
+
+
+@pytest.fixture
+def own_token(tmp_path: Path) -> Path:
+    """The file with the token that services send."""
+    path = tmp_path / "own"
+    path.write_text(SERVICE)
+    return path
+
+
+async def test_services_say_for_whom_they_ask_and_nobody_else_is_believed(serve: Serve, own_token: Path) -> None:
+    address = await serve(token_file=str(own_token))
+
+    assert await ask(address, SERVICE, "bob") == "bob"
+    assert await ask(address, ALICE, "bob") == "alice"
+    assert await ask(address, ALICE, "service") == "alice"
+    with pytest.raises(Unauthenticated):
+        await ask(address, None, "alice")
+
+
+@pytest.mark.parametrize("asking", ["", "bob the builder", "b" * 101, "../bob"])
+async def test_for_whom_a_service_asks_is_a_principal_or_itself(serve: Serve, own_token: Path, asking: str) -> None:
+    address = await serve(token_file=str(own_token))
+
+    assert await ask(address, SERVICE, asking) == "service"
+
+
+async def test_a_service_that_sends_no_token_believes_nobody(serve: Serve) -> None:
+    address = await serve()
+
+    assert await ask(address, SERVICE, "bob") == "service"
+
+
+async def test_where_no_tokens_are_asked_for_nobody_is_anybody(serve: Serve) -> None:
+    address = await serve(tokens="")
+
+    assert await ask(address, None, "bob") == ""
+
+
+async def test_services_are_believed_while_their_token_is_exchanged(
+    serve: Serve, secret: Path, own_token: Path
+) -> None:
+    clock = ManualClock()
+    address = await serve(clock, token_file=str(own_token))
+    assert await ask(address, SERVICE, "bob") == "bob"
+
+    replace(secret, {"alice": ALICE, "service": "service-new"})  # while this service still has its former token
+    clock.advance(READ_AGAIN_SECONDS)
+
+    assert await ask(address, "service-new", "bob") == "bob"
+    assert await ask(address, ALICE, "bob") == "alice"
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", f"Basic {ALICE}", ALICE, f"Bearer {ALICE}x"])

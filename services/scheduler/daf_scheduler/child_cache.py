@@ -72,10 +72,10 @@ class ChildCache[Spec]:
                 self._lose(self._service.name(id))
         return entry.child
 
-    async def create(self, id: str, spec: Spec) -> None:
-        """Creates a child, or notes that its service refuses to."""
+    async def create(self, id: str, spec: Spec, creator: str) -> None:
+        """Creates a child for whoever created its parent, or notes that its service refuses to."""
         try:
-            child = await self._service.create(id, spec)
+            child = await self._service.create(id, spec, creator)
         except DafError as error:
             if not is_final(error):
                 raise

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from daf_common.auth import on_behalf_of
 from daf_common.channel import raising, streaming
 from daf_common.errors import AlreadyExists, DafError, InvalidArgument, NotFound
 from daf_common.names import EVALUATION, TRAINING_JOB
@@ -48,8 +49,8 @@ class ChildService[Spec](Protocol):
     name: Callable[..., str]
     """The resource name of a child, from its id."""
 
-    async def create(self, id: str, spec: Spec) -> Child:
-        """Creates a child, or finds the one that an earlier call created."""
+    async def create(self, id: str, spec: Spec, creator: str) -> Child:
+        """Creates a child for whoever created its parent, or finds the one that an earlier call created."""
         ...
 
     async def get(self, id: str) -> Child | None:
@@ -73,11 +74,12 @@ class TrainingJobs:
     def __init__(self, stub: TrainingServiceAsyncStub) -> None:
         self._stub = stub
 
-    async def create(self, id: str, spec: TrainingSpec) -> Child:
+    async def create(self, id: str, spec: TrainingSpec, creator: str) -> Child:
         """See `ChildService.create`."""
         request = training_pb.CreateTrainingJobRequest(request_id=id, job_id=id, spec=spec)
         try:
-            answer: training_pb.CreateTrainingJobResponse = await raising(self._stub.CreateTrainingJob(request))
+            call = self._stub.CreateTrainingJob(request, metadata=on_behalf_of(creator))
+            answer: training_pb.CreateTrainingJobResponse = await raising(call)
             return job_seen(answer.training_job)
         except AlreadyExists:
             # Request ids are forgotten after a day, so the job may still be the one that was asked for then.
@@ -124,11 +126,12 @@ class Evaluations:
     def __init__(self, stub: EvaluationServiceAsyncStub) -> None:
         self._stub = stub
 
-    async def create(self, id: str, spec: EvaluationSpec) -> Child:
+    async def create(self, id: str, spec: EvaluationSpec, creator: str) -> Child:
         """See `ChildService.create`."""
         request = evaluation_pb.CreateEvaluationRequest(request_id=id, evaluation_id=id, spec=spec)
         try:
-            answer: evaluation_pb.CreateEvaluationResponse = await raising(self._stub.CreateEvaluation(request))
+            call = self._stub.CreateEvaluation(request, metadata=on_behalf_of(creator))
+            answer: evaluation_pb.CreateEvaluationResponse = await raising(call)
             return evaluation_seen(answer.evaluation)
         except AlreadyExists:
             found = await self._get(id)
@@ -184,8 +187,8 @@ class Numbers:
         score = score_of(summary, answer.digest)
         return Measured(summary.mean, score.SerializeToString(deterministic=True))
 
-    async def held_out(self, evaluation: str, spec: SweepSpec) -> HeldOut:
-        """How the best trial (policy 0) did beside the baselines (the policies after it)."""
+    async def held_out(self, evaluation: str, spec: SweepSpec, creator: str) -> HeldOut:
+        """How the best trial (policy 0) did beside the baselines (the policies after it), for a sweep's creator."""
         result = HeldOutResult(evaluation=evaluation)
         metric = spec.objective.metric
         try:
@@ -196,7 +199,7 @@ class Numbers:
         if 0 not in summaries:
             return HeldOut(math.nan, b"")
         result.best.CopyFrom(score_of(summaries[0], answer.digest))
-        comparisons = await self._compare(evaluation, answer.digest, metric, len(spec.baselines))
+        comparisons = await self._compare(evaluation, answer.digest, metric, len(spec.baselines), creator)
         for number, baseline in enumerate(spec.baselines, start=1):
             line = BaselineResult(label=baseline.label or f"baseline {number}")
             if number in summaries:
@@ -211,7 +214,9 @@ class Numbers:
         answer: statistics_pb.SummarizeEvaluationResponse = await raising(self._stub.SummarizeEvaluation(request))
         return answer
 
-    async def _compare(self, evaluation: str, digest: str, metric: str, baselines: int) -> dict[int, PairComparison]:
+    async def _compare(
+        self, evaluation: str, digest: str, metric: str, baselines: int, creator: str
+    ) -> dict[int, PairComparison]:
         """Every baseline, by its number, compared with the best trial."""
         if not baselines:
             return {}
@@ -223,7 +228,8 @@ class Numbers:
                 for number in range(baselines + 1)
             ],
         )
-        answer: ComparePoliciesResponse = await raising(self._comparisons.ComparePolicies(request))
+        call = self._comparisons.ComparePolicies(request, metadata=on_behalf_of(creator))
+        answer: ComparePoliciesResponse = await raising(call)
         return {pair.first: pair for pair in answer.comparison.pairs}
 
 

@@ -67,7 +67,7 @@ class SweepController:
             evaluation = await self._evaluations.look(sweep.evaluation_id, thorough=sweep.stopping)
             held_out = None
             if evaluation and evaluation.state is ChildState.SUCCEEDED and not sweep.stopping:
-                held_out = await self._numbers.held_out(evaluation.name, plans.spec_of(sweep.spec))
+                held_out = await self._numbers.held_out(evaluation.name, plans.spec_of(sweep.spec), sweep.creator)
             return Seen(evaluation, held_out)
         except DafError as error:
             logging.getLogger(__name__).info("%s cannot be looked at now: %s", sweep.id, error)
@@ -97,7 +97,7 @@ class SweepController:
                 assert row.best_number is not None  # a sweep without a best trial is never finalized
                 best = await self._store.read(store.get_trial, row.id, row.best_number)
                 spec = plans.held_out_spec(plans.spec_of(row.spec), best)
-                await self._evaluations.create(row.evaluation_id, spec)
+                await self._evaluations.create(row.evaluation_id, spec, row.creator)
             case CancelHeldOut():
                 await self._evaluations.cancel(row.evaluation_id)
 

@@ -109,12 +109,13 @@ class TrialController:
     async def perform(self, key: str, row: Trial, action: Action) -> None:
         """See `Controller.perform`."""
         self._leader.check(self._fence)
-        spec = plans.spec_of(self._sweeps[row.sweep].spec)
+        sweep = self._sweeps[row.sweep]
+        spec = plans.spec_of(sweep.spec)
         match action:
             case Action.CREATE_JOB:
-                await self._jobs.create(row.child_id, plans.training_spec(spec, row))
+                await self._jobs.create(row.child_id, plans.training_spec(spec, row), sweep.creator)
             case Action.CREATE_EVALUATION:
-                await self._evaluations.create(row.child_id, plans.evaluation_spec(spec, row))
+                await self._evaluations.create(row.child_id, plans.evaluation_spec(spec, row), sweep.creator)
             case Action.CANCEL_JOB:
                 await self._jobs.cancel(row.child_id)
             case Action.CANCEL_EVALUATION:
