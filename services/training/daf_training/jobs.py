@@ -147,6 +147,8 @@ class Seen:
 
     workload: Observation | None = None
     """The current or, for a waiting job, the last attempt's workload; None if the backend knows none."""
+    assumed: bool = False
+    """Whether nobody can see the workload, which is taken to live since nothing says that it does not."""
     has_waited: bool = False
     """Whether an elastic job has waited long enough for further replicas of a workload that starts."""
     refused: str = ""
@@ -255,6 +257,9 @@ def _decide_waiting(job: Job, seen: Seen, now: datetime) -> Job:
 
 
 def _decide_attempt(job: Job, seen: Seen, now: datetime) -> tuple[Job, Sequence[Action]]:
+    if seen.assumed and job.cancel_requested and job.state is JobState.STARTING and not job.reports:
+        # It was never heard of, and need never be seen again: it is cleared away if it is.
+        return _end(job, JobState.CANCELLED, Failure(CANCELLED, "the job was cancelled"), now), ()
     if seen.workload is not None and seen.workload.state is State.RUNNING:
         return _decide_living(job, seen.workload, seen.has_waited, now)
     if job.cancel_requested:

@@ -164,4 +164,6 @@ class JobController:
 
 def _see_nothing(job: Job, why: str) -> Seen:
     """Of a backend that lacks something: its workloads are taken to live, since nothing says that they do not."""
-    return Seen(workload=Observation(State.RUNNING, waiting=why)) if job.attempt and not job.ended else Seen()
+    if not job.attempt or job.ended:
+        return Seen()
+    return Seen(workload=Observation(State.RUNNING, waiting=why), assumed=True)

@@ -73,6 +73,7 @@ class Machines:
         if not self.reachable:
             self.looked_in_vain += 1
             raise Unavailable("no route to the machines")
+        await self.check()
         return dict(self.states)
 
     async def stop(self, name: str, grace_seconds: float) -> None:
@@ -93,8 +94,8 @@ class Machines:
         self.states[name] = Observation(state, message)
         self.on_change(name)
 
-    def see(self, name: str, waiting: str) -> None:
-        self.states[name] = Observation(State.RUNNING, waiting=waiting)
+    def see(self, name: str, waiting: str, running: int = 0) -> None:
+        self.states[name] = Observation(State.RUNNING, waiting=waiting, running=running)
         self.on_change(name)
 
 

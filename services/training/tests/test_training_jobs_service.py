@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from daf_common.channel import raising, streaming
+from daf_common.clock import ManualClock
 from daf_common.errors import (
     Aborted,
     AlreadyExists,
@@ -32,6 +33,7 @@ from daf_protos.training.v1.training_job_pb2 import (
     TrainingJobState,
     TrainingProgress,
 )
+from daf_training.sweeper import EXIT_SECONDS, Sweeper
 from daf_training.tables import TRANSITIONS
 
 if TYPE_CHECKING:
@@ -208,6 +210,31 @@ async def test_a_backend_that_lacks_something_takes_no_jobs_and_those_that_are_t
 
     stack.machines.missing = stack.machines.refuses = ""
     await stack.started("j")
+
+
+async def test_a_job_that_never_was_heard_of_is_cancelled_though_nobody_can_see_its_workload(
+    stack: Stack, clock: ManualClock
+) -> None:
+    await stack.create("unheard")
+    await stack.create("heard")
+    await stack.started("unheard")
+    attempt = await stack.started("heard")
+    await stack.report(attempt, 1, log="here\n")
+
+    stack.machines.missing = "install the operator"
+    for job in ("unheard", "heard"):
+        await stack.cancel(job)
+    await stack.until_state("unheard", "CANCELLED")
+
+    assert await stack.report(attempt, 2, log="still\n")  # told to stop: it may save first
+    assert (await stack.get("heard")).state == TrainingJobState.TRAINING_JOB_STATE_STARTING
+
+    stack.machines.missing = ""
+    sweeper = Sweeper(stack.training.store, stack.training.leader, stack.machines, stack.artifacts, clock)
+    await sweeper.step()
+    clock.advance(EXIT_SECONDS)
+    await sweeper.step()
+    assert "unheard-a1" in stack.machines.stopped  # it lived all the time
 
 
 async def test_who_asks_again_for_a_job_that_is_there_gets_it_though_no_other_could_be_started(stack: Stack) -> None:
