@@ -82,6 +82,14 @@ class BackendContract:
         assert [line.split()[:2] for line in printed] == [["['evaluate']", "0"], ["['evaluate']", "1"]]
         assert all(line.split()[3] == "1" for line in printed)  # threads of each library
 
+    async def test_how_many_replicas_run_is_seen(self, backend: Backend, other: Backend) -> None:
+        await other.start(workload("eval-w1", "evaluate", replicas=2, SECONDS="600"))
+        await backend.start(workload("job-a1", SECONDS="600"))
+        await until(other, "eval-w1", lambda seen: seen is not None and seen.running == 2)
+        await until(backend, "job-a1", lambda seen: seen is not None and seen.running == 1)
+        await backend.stop("job-a1", 0)
+        await until(backend, "job-a1", lambda seen: seen is None or not seen.running)
+
     async def test_one_failed_replica_is_a_failed_workload(self, other: Backend) -> None:
         await other.start(workload("eval-w1", "evaluate", replicas=2, CODE="3"))
         seen = await ended(other, "eval-w1")

@@ -93,6 +93,17 @@ def test_an_attempt_whose_workers_have_not_reported_yet_just_follows() -> None:
     ]
 
 
+def test_an_attempt_with_another_number_of_workers_says_so() -> None:
+    few = Failure(reason="TOO_FEW_WORKERS", message="only 1 of 2 workers could run")
+    first = pb.TrainingAttempt(number=1, workers=2, failure=few)
+    second = pb.TrainingAttempt(number=2, workers=1, resumed_from="trainingJobs/one/checkpoints/7")
+
+    assert restarts([first, second]) == [
+        "attempt 1 ended at 0 steps (TOO_FEW_WORKERS): only 1 of 2 workers could run; "
+        "attempt 2 goes on from update 7 with 1 worker"
+    ]
+
+
 def test_numbers_are_written_for_people() -> None:
     assert (speed(5912.3), speed(12.345), speed(None)) == ("5,912", "12.3", "-")
     assert (size(7), size(5.2e8), size(2.5e12)) == ("7 B", "520 MB", "2.5 TB")

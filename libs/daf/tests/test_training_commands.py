@@ -30,7 +30,7 @@ def test_every_option_of_a_run_reaches_the_service(daf: Daf, with_services: Any,
     (tmp_path / "w.pt").write_bytes(b"my weights")
 
     daf("train", "-m", MISSION, "-p", "lstm", "--steps", "5000", "--workers", "2", "--num-envs", "8",
-        "--profile", "gpu-1", "--variant", "dark", "--difficulty", "hard", "--map-seed", "0",
+        "--min-workers", "1", "--profile", "gpu-1", "--variant", "dark", "--difficulty", "hard", "--map-seed", "0",
         "--from", str(tmp_path / "w.pt"), "--checkpoint-steps", "1000", "--keep", "3", "--max-restarts", "0",
         "--best-metric", "losses/entropy", "--minimize", "--detach")  # fmt: skip
 
@@ -40,6 +40,7 @@ def test_every_option_of_a_run_reaches_the_service(daf: Daf, with_services: Any,
     assert mission.HasField("map_seed")
     assert (spec.agent_steps, spec.workers, spec.environments, spec.profile) == (5000, 2, 8, "gpu-1")
     assert (spec.checkpoint_agent_steps, spec.max_checkpoints) == (1000, 3)
+    assert spec.min_workers == 1
     assert spec.HasField("max_restarts")
     assert spec.max_restarts == 0
     assert (spec.best_metric, spec.minimize_best_metric) == ("losses/entropy", True)
@@ -47,18 +48,23 @@ def test_every_option_of_a_run_reaches_the_service(daf: Daf, with_services: Any,
     assert spec.start.policy_class == spec.policy_class
 
 
+def test_a_job_says_with_how_few_workers_it_makes_do(daf: Daf, with_services: Any) -> None:
+    daf("train", "-m", MISSION, "-p", "lstm", "--workers", "3", "--min-workers", "2", "--name", "one", "--detach")
+    assert "makes do with 2 workers where it cannot have all\n" in daf("job", "get", "one").out
+
+
 def test_a_document_says_the_same_as_the_options(daf: Daf, with_services: Any, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(f"""
 missions: [{{mission: {MISSION}, difficulty: hard}}]
 policy: lstm
-training: {{agent_steps: 5e3, workers: 2, checkpoint_agent_steps: 1e3, max_checkpoints_to_keep: 3, max_restarts: 1,
-           best_metric: losses/entropy, best_direction: minimize}}
+training: {{agent_steps: 5e3, workers: 2, min_workers: 1, checkpoint_agent_steps: 1e3, max_checkpoints_to_keep: 3,
+           max_restarts: 1, best_metric: losses/entropy, best_direction: minimize}}
 """)
 
     daf("train", str(tmp_path / "run.yaml"), "--detach")
     daf("train", "-m", MISSION, "--difficulty", "hard", "-p", "lstm", "--steps", "5000", "--workers", "2",
-        "--checkpoint-steps", "1000", "--keep", "3", "--max-restarts", "1", "--best-metric", "losses/entropy",
-        "--minimize", "--detach")  # fmt: skip
+        "--min-workers", "1", "--checkpoint-steps", "1000", "--keep", "3", "--max-restarts", "1",
+        "--best-metric", "losses/entropy", "--minimize", "--detach")  # fmt: skip
 
     first, second = with_services.training.requests
     assert first.spec == second.spec
@@ -69,6 +75,7 @@ training: {{agent_steps: 5e3, workers: 2, checkpoint_agent_steps: 1e3, max_check
     [
         (["--workers", "0"], "'--workers'"),
         (["--workers", "two"], "'--workers'"),
+        (["--min-workers", "0"], "'--min-workers'"),
         (["--checkpoint-steps", "0"], "'--checkpoint-steps'"),
         (["--keep", "-1"], "'--keep'"),
         (["--max-restarts", "-1"], "'--max-restarts'"),

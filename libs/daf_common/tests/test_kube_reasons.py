@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daf_common.kube.reasons import failure_time, why_failed, why_waiting
+from daf_common.kube.reasons import failure_time, has_begun, why_failed, why_waiting
 
 NODE = {"nodeName": "n", "containers": [{"name": "worker", "resources": {"limits": {"memory": "2Gi"}}}]}
 
@@ -47,6 +47,22 @@ EVICTED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEv
 def test_what_a_pod_waits_for(seen: dict[str, Any], why: str) -> None:
     assert why_waiting(seen, ()).startswith(why)
     assert bool(why_waiting(seen, ())) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("seen", "begun"),
+    [
+        (pod({"phase": "Running"}), True),
+        (pod({"initContainerStatuses": [{**container(running={"startedAt": "t"}), "name": "init-pytorch"}]}), True),
+        (pod({"initContainerStatuses": [{**container(waiting={}), "name": "init-pytorch"}]}), False),
+        (pod({"conditions": [UNSCHEDULABLE]}, {}), False),
+        (pod({"containerStatuses": [container(waiting={"reason": "ErrImagePull"})]}), False),
+        ({**pod({"phase": "Running"}), "metadata": {"name": "p", "deletionTimestamp": "t"}}, False),
+        (failed(), False),
+    ],
+)
+def test_which_pods_run_or_wait_for_the_first_alone(seen: dict[str, Any], begun: bool) -> None:
+    assert has_begun(seen) is begun
 
 
 def test_a_warning_says_more_than_that_containers_are_being_created() -> None:

@@ -64,12 +64,36 @@ def test_without_limits_everything_starts() -> None:
     assert answers == {"j0": Granted()}
 
 
+def test_an_elastic_job_gets_as_many_workers_as_fit() -> None:
+    elastic = Waiting("e", Resources(1, 2, 1), workers=4, min_workers=2)
+    held = [Holding(Resources(1, 1, 1), (0,))]
+    for gpus, gets in (
+        (5, Granted((1, 2, 3, 4))),
+        (4, Granted((1, 2, 3), workers=3)),
+        (3, Granted((1, 2), workers=2)),
+    ):
+        assert admit([elastic], held, Capacity(8, None, gpus)) == {"e": gets}
+    assert admit([elastic], held, Capacity(8, None, 2)) == {"e": Held("2 GPUs: 1 of 2 is free")}
+    assert admit([elastic], [], Capacity(None, None, None)) == {"e": Granted()}
+
+
+def test_an_elastic_job_takes_what_it_gets_from_those_behind_it_and_no_turn_from_those_before_it() -> None:
+    elastic, one = Waiting("e", Resources(1, 1, 0), workers=4, min_workers=1), Waiting("a", Resources(1, 1, 0))
+    assert admit([elastic, one], [], Capacity(3, None, 0)) == {
+        "e": Granted(workers=3),
+        "a": Held("1 CPU: 0 of 3 are free"),
+    }
+    three = Waiting("b", Resources(3, 1, 0))
+    held = [Holding(Resources(1, 1, 0))]
+    assert admit([three, elastic], held, Capacity(3, None, 0))["e"] == Held("b, which is before it")
+
+
 needs = st.builds(Resources, st.integers(1, 8), st.sampled_from([0.5, 1, 2.1, 4]), st.integers(0, 4))
 
 
 @settings(max_examples=300)
 @given(
-    st.lists(needs, max_size=12),
+    st.lists(st.tuples(needs, st.integers(1, 3), st.integers(0, 3)), max_size=12),
     st.builds(
         Capacity,
         st.none() | st.integers(1, 12),
@@ -79,16 +103,16 @@ needs = st.builds(Resources, st.integers(1, 8), st.sampled_from([0.5, 1, 2.1, 4]
     st.data(),
 )
 def test_nothing_is_ever_given_twice_or_out_of_order(
-    asked: list[Resources], all_: Capacity, data: st.DataObject
+    asked: list[tuple[Resources, int, int]], all_: Capacity, data: st.DataObject
 ) -> None:
-    queue = [Waiting(f"j{number}", each) for number, each in enumerate(asked)]
+    queue = [Waiting(f"j{number}", *each) for number, each in enumerate(asked)]
     running: dict[str, Holding] = {}
     started: list[str] = []
     while queue:
         answers = admit(queue, running.values(), all_)
         assert answers.keys() == {job.id for job in queue}
         granted = [job for job in queue if isinstance(answers[job.id], Granted)]
-        possible = [job for job in queue if not never_fits(job.needs, all_)]
+        possible = [job for job in queue if not never_fits(job.least, all_)]
         assert granted == possible[: len(granted)]
         if not granted and not running:
             assert not possible  # whatever can run gets its turn
@@ -96,8 +120,10 @@ def test_nothing_is_ever_given_twice_or_out_of_order(
         for job in granted:
             answer = answers[job.id]
             assert isinstance(answer, Granted)
-            running[job.id] = Holding(job.needs, answer.gpus)
-            assert len(answer.gpus) == (job.needs.gpus if all_.gpus is not None else 0)
+            assert (job.min_workers or job.workers) <= answer.workers < job.workers if answer.workers else True
+            held = job.each.times(answer.workers or job.workers)
+            running[job.id] = Holding(held, answer.gpus)
+            assert len(answer.gpus) == (held.gpus if all_.gpus is not None else 0)
         started += [job.id for job in granted]
         queue = [job for job in queue if job not in granted]
         check(running, all_)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, InvalidArgument, PermissionDenied
 from daf_common.failures import Failure
 from daf_common.workloads import Observation, State
@@ -33,8 +35,9 @@ from daf_training.jobs import (
     resume,
     take_report,
 )
+from daf_training.patience import Patience
 from daf_training.portions import portions
-from daf_training.profiles import CPU_SMALL
+from daf_training.profiles import CPU_SMALL, with_fewer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Observation(State.RUNNING)
@@ -120,6 +123,87 @@ def test_a_lost_attempt_is_repeated_as_often_as_allowed_and_goes_on_where_it_was
     assert failed.failure is not None
     assert failed.failure.reason == jobs.WORKER_LOST
     assert "Segmentation fault" in failed.failure.message
+
+
+FOUR = replace(CPU_SMALL, workers=4)
+
+
+def with_running(replicas: int) -> Seen:
+    """What is seen of an attempt of which some replicas run, once that has been waited for long enough."""
+    return Seen(Observation(State.RUNNING, waiting="no node has room", running=replicas), has_waited=True)
+
+
+def test_an_attempt_that_cannot_have_all_workers_is_followed_by_one_with_as_many_as_ran() -> None:
+    elastic = {"compute": FOUR, "min_workers": 2}
+    starting = job(JobState.STARTING, **elastic, waiting_for="no node has room")
+    assert decide(starting, replace(with_running(3), has_waited=False), NOW) == (starting, ())
+    again, actions = decide(starting, with_running(3), NOW)
+    assert (again.state, again.restarts, again.granted.workers, actions) == (JobState.PENDING, 0, 3, ())
+    assert again.attempt_end is not None
+    failure = Failure(jobs.TOO_FEW_WORKERS, "only 3 of 4 workers could run: no node has room")
+    assert again.attempt_end.failure == failure
+    assert again.history[-1].reason == jobs.TOO_FEW_WORKERS
+
+    second, _ = decide(again, Seen(admission=Granted(), new_token="other"), NOW)
+    assert (second.state, second.attempt, second.granted.workers) == (JobState.STARTING, 2, 3)
+    admit(second, 2, "other", rank=2)
+    with pytest.raises(InvalidArgument, match="between 0 and 2"):
+        admit(second, 2, "other", rank=3)
+    third, _ = decide(second, with_running(2), NOW)
+    assert third.granted.workers == 2
+    lost, _ = decide(replace(second, max_restarts=1, reports={0: 1}), Seen(workload=LOST), NOW)
+    assert (lost.restarts, lost.granted.workers) == (1, 4)  # all, again
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_workers": 0},
+        {"min_workers": 4},
+        {"min_workers": 3},  # more than run
+        {"min_workers": 1, "reports": {1: 1}},  # all were there
+        {"min_workers": 1, "workers": 2},  # all that it has do run
+        {"min_workers": 1, "cancel_requested": True},
+    ],
+)
+def test_otherwise_an_attempt_waits_for_its_workers(changes: dict[str, Any]) -> None:
+    starting = job(JobState.STARTING, **{"compute": FOUR, "waiting_for": "no node has room", **changes})
+    assert decide(starting, with_running(2), NOW)[0] == starting
+
+
+def test_an_attempt_that_trains_keeps_its_workers() -> None:
+    running = job(JobState.RUNNING, compute=FOUR, min_workers=1, waiting_for="no node has room")
+    assert decide(running, with_running(2), NOW) == (running, ())
+
+
+def test_workers_share_machines_as_they_would_with_all() -> None:
+    shared = replace(CPU_SMALL, workers=10, workers_per_machine=4)  # two on each
+    starting = job(JobState.STARTING, compute=shared, min_workers=1)
+    fewer, _ = decide(starting, with_running(2), NOW)
+    assert (fewer.granted.workers, fewer.granted.shared_by) == (4, 2)
+    assert with_fewer(shared, 3).shared_by == 1
+
+
+def test_an_installation_that_is_short_of_compute_gives_fewer_workers() -> None:
+    waits = job(compute=FOUR, min_workers=1)
+    started, _ = decide(waits, Seen(admission=Granted((1,), workers=1), new_token="t"), NOW)
+    assert (started.granted.workers, started.gpus) == (1, (1,))
+    again = resume(replace(started, state=JobState.CANCELLED), b"spec", FOUR, NOW)
+    assert again.granted.workers == 4
+
+
+def test_patience_lasts_from_the_last_replica_that_came(clock: ManualClock) -> None:
+    patience = Patience(clock, seconds=10)
+    assert not patience.is_over("j-a1", running=1)
+    clock.advance(9)
+    clock.jump(3600)
+    assert not patience.is_over("j-a1", running=2)
+    clock.advance(9)
+    assert not patience.is_over("j-a1", running=2)
+    clock.advance(1)
+    assert patience.is_over("j-a1", running=2)
+    patience.forget("j-a1")
+    assert not patience.is_over("j-a1", running=2)
 
 
 def test_the_next_attempt_waits_until_the_last_one_is_gone() -> None:

@@ -87,11 +87,13 @@ async def test_a_job_comes_back_as_it_was_stored(database: Store) -> None:
         create_time=NOW,
         state=JobState.FAILED,
         compute=replace(CPU_SMALL, workers=3, memory_gib=1.5),
+        min_workers=1,
         max_restarts=4,
         restarts=1,
         max_checkpoints=7,
         attempt=2,
         token="t",
+        workers=2,
         gpus=(0, 3),
         reports={0: 12, 2: 5},
         waiting_for="2 CPUs",
@@ -207,6 +209,34 @@ async def test_jobs_of_the_version_before_work_on(database_url: str, tmp_path: P
     assert [(attempt.number, attempt.workers) for attempt in attempts] == [(2, 1)]
     assert live == ["j2", "j1"]
     assert new.queue_number == 4
+
+
+async def test_an_attempt_that_the_version_before_starts_has_all_workers(database: Store) -> None:
+    compute = replace(CPU_SMALL, workers=3)
+    few = Job("j", b"", NOW, compute=compute, min_workers=1, state=JobState.STARTING, attempt=1, workers=1)
+    await database.run(store.add_job, few)
+    await database.run(store.add_job, Job("waits", b"", NOW, compute=compute, min_workers=1))
+    assert (await database.read(store.get_job, "j")).granted.workers == 1
+    batch = await database.read(store.load_jobs, ["waits"], Capacity(3, None, 0))
+    assert batch.admissions == {"waits": Granted(workers=2)}
+
+    def start_again(tx: Any) -> None:
+        tx.execute(sa.update(store.JOBS).where(store.JOBS.c.id == "j").values(attempt=2))  # it knows no more of this
+
+    await database.run(start_again)
+    assert (await database.read(store.get_job, "j")).granted.workers == 3
+    batch = await database.read(store.load_jobs, ["waits"], Capacity(3, None, 0))
+    assert batch.admissions == {"waits": Held("1 CPU: 0 of 3 are free")}
+
+
+async def test_what_a_job_that_waits_may_have_at_most_is_kept(database: Store) -> None:
+    job = Job("j", b"", NOW, compute=replace(CPU_SMALL, workers=4), min_workers=1, attempt=1, workers=2)
+    await database.run(store.add_job, job)
+    batch = await database.read(store.load_jobs, ["j"], Capacity(3, None, 0))
+    assert batch.admissions == {"j": Granted()}  # two fit
+    started = replace(batch.jobs["j"], state=JobState.STARTING, attempt=2)
+    await database.run(store.save_jobs, [(batch.jobs["j"], started)], NOW, TWO_CPUS)
+    assert [attempt.workers for attempt in await database.read(attempt_store.page_of_attempts, "j", None, 1)] == [2]
 
 
 async def test_the_catalogue_is_served(stack: Stack) -> None:
