@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +150,10 @@ def of_workers(settings: BackendSettings) -> BackendSettings:
 
 
 @asynccontextmanager
-async def serving(directory: Path, host: str, cluster: BackendSettings) -> AsyncIterator[Services]:
-    """Serves on all addresses of this machine, since pods call back."""
+async def serving(
+    directory: Path, host: str, cluster: BackendSettings, *profiles: Mapping[str, Any]
+) -> AsyncIterator[Services]:
+    """Serves on all addresses of this machine, since pods call back; with further compute profiles."""
     with pytest.MonkeyPatch.context() as environment:
         s3 = ThreadedMotoServer(ip_address="0.0.0.0", port=0)
         s3.start()
@@ -166,7 +168,7 @@ async def serving(directory: Path, host: str, cluster: BackendSettings) -> Async
             "DAF_TRAINING_CPUS": "none",
             "DAF_TRAINING_MEMORY_GIB": "none",
             "DAF_TRAINING_GPUS": "none",
-            "DAF_TRAINING_PROFILES": json.dumps(PROFILES),
+            "DAF_TRAINING_PROFILES": json.dumps([*PROFILES, *profiles]),
             "DAF_TRAINING_PROFILE": "one",
             "DAF_CANCEL_GRACE_SECONDS": "20",
         }.items():
