@@ -2,7 +2,8 @@
 
 The cluster is that of the context in use (`daf context use`, or DAF_CONTEXT, DAF_ADDRESS and their like), its pods are
 read by kubectl from the namespace that DAF_JOBS_NAMESPACE names. The first round, which may pull the image, is left
-out. The peer is the embedded stack, cold and warm, with the same sweep.
+out. Peers are the embedded stack, cold and warm, with the same sweep, and as many plain cogames processes as there are
+trials: a pod imports what they import.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.first_step import daf, seconds_to_first_step
+from benchmarks.first_step import daf, peer_seconds, seconds_to_first_step
 from daf.home import home
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +34,7 @@ STAGES = (
     ("its attempt starts: a PyTorchJob is asked for", "attempt"),
     ("the operator has made the pod", "pod"),
     ("its container runs", "container"),
-    ("it steps an environment", "step"),
+    ("it has imported CoGames, built its environments and stepped one", "step"),
 )
 
 
@@ -44,18 +46,20 @@ def main() -> None:
         return
     rounds = [_round(namespace, f"start-{os.getpid()}-{number}") for number in range(ROUNDS + 1)][1:]
     cold, warm = _embedded()
+    plain = [peer_seconds(2) for _ in range(ROUNDS)]
     print("quick_sweep.yaml: two trials at once; seconds from the command to the first environment step")
     for name, times in (
         ("cluster", [times["step"] for times in rounds]),
         ("embedded, cold", cold),
         ("embedded, warm", warm),
+        ("two plain processes", plain),
     ):
-        print(f"{name:<16} median {statistics.median(times):.2f}, range {min(times):.2f} to {max(times):.2f}")
+        print(f"{name:<19} median {statistics.median(times):.2f}, range {min(times):.2f} to {max(times):.2f}")
     print("of the cluster's, until")
     before = 0.0
     for described, stage in STAGES:
         reached = statistics.median(times[stage] for times in rounds)
-        print(f"  {described:<46} {reached:6.2f}  (+{reached - before:.2f})")
+        print(f"  {described:<64} {reached:6.2f}  (+{reached - before:.2f})")
         before = reached
 
 
@@ -69,22 +73,20 @@ def _round(namespace: str, name: str) -> Mapping[str, float]:
     job = min(jobs, key=lambda job: _time(job["start_time"]))
     (attempt,) = json.loads(daf(home(), "job", "attempts", job["name"], "--json"))["attempts"]
     workload = f"{job['name'].removeprefix('trainingJobs/')}-a1"
-    pod = pods[f"daf-{workload}-master-0"]
     moments = {
-        "job": job["create_time"],
-        "attempt": attempt["start_time"],
-        "pod": pod["metadata"]["creationTimestamp"],
-        "container": pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"],
-        "step": job["start_time"],
+        "job": _time(job["create_time"]),
+        "attempt": _time(attempt["start_time"]),
+        **pods[f"daf-{workload}-master-0"],
+        "step": _time(job["start_time"]),
     }
-    return {stage: _time(moment) - began for stage, moment in moments.items()}
+    return {stage: moment - began for stage, moment in moments.items()}
 
 
 @contextmanager
-def _watched_pods(namespace: str) -> Iterator[Mapping[str, Any]]:
-    """Pods by name, as they were when their containers ran; they are gone when their jobs are."""
+def _watched_pods(namespace: str) -> Iterator[Mapping[str, Mapping[str, float]]]:
+    """When each pod was first seen, and first seen to run: Kubernetes tells its own times in whole seconds."""
     command = ["kubectl", "--namespace", namespace, "get", "pods", "--watch", "--output", "json"]
-    seen: dict[str, Any] = {}
+    seen: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
     def read(stream: Any) -> None:
         decoder, text = json.JSONDecoder(), ""
@@ -95,8 +97,10 @@ def _watched_pods(namespace: str) -> Iterator[Mapping[str, Any]]:
             except ValueError:
                 continue
             text = ""
+            moments = seen[pod["metadata"]["name"]]
+            moments.setdefault("pod", time.time())
             if any("running" in status["state"] for status in pod["status"].get("containerStatuses", ())):
-                seen[pod["metadata"]["name"]] = pod
+                moments.setdefault("container", time.time())
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
         reader = threading.Thread(target=read, args=(watch.stdout,))

@@ -60,13 +60,14 @@ def seconds_to_first_step(home: Path, name: str) -> float:
     return first.timestamp() - start
 
 
-def peer_seconds() -> float:
-    """A plain cogames process, up to its first environment step."""
+def peer_seconds(processes: int = 1) -> float:
+    """Plain cogames processes at the same time, up to the first environment step that one of them takes."""
     with tempfile.TemporaryDirectory() as directory:
         start = time.time()
         command = [sys.executable, "-W", "ignore", "-c", PEER, directory]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(done.stdout.splitlines()[-1]) - start
+        running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+        printed = [process.communicate()[0] for process in running]
+    return min(float(text.splitlines()[-1]) for text in printed) - start
 
 
 def main() -> None:
