@@ -19,8 +19,14 @@ INGRESS = {
 
 @pytest.mark.parametrize(
     "values",
-    [{}, SINGLE_NODE, {"gateway": INGRESS}, {"profiles": {"gpu-1": {"pods": {}}}}],
-    ids=["services", "single node", "ingress", "profiles"],
+    [
+        {},
+        SINGLE_NODE,
+        {"gateway": INGRESS},
+        {"profiles": {"gpu-1": {"pods": {}}}},
+        {"certificateAuthorities": {"pem": "-----BEGIN CERTIFICATE-----"}},
+    ],
+    ids=["services", "single node", "ingress", "profiles", "authorities"],
 )
 def test_the_api_server_accepts_everything_without_a_warning(
     cluster: Cluster, namespace: MakeNamespace, values: Values
@@ -39,7 +45,7 @@ def test_the_api_server_accepts_everything_without_a_warning(
 def test_pods_of_all_components_pass_the_restricted_standard(cluster: Cluster, namespace: MakeNamespace) -> None:
     here = namespace("restricted")
 
-    for values in ({}, SINGLE_NODE):
+    for values in ({}, SINGLE_NODE, {"certificateAuthorities": {"configMap": "company"}}):
         for name, spec in render(values).pods():
             # A workload is accepted whatever its pods are, with a warning at most; so the pods themselves are tried.
             omitted = {"serviceAccountName", "topologySpreadConstraints"}

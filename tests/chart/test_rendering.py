@@ -46,7 +46,11 @@ def containers(spec: Manifest) -> list[Manifest]:
     return [*spec.get("initContainers", []), *spec["containers"]]
 
 
-@pytest.mark.parametrize("values", [{}, SINGLE_NODE], ids=["services", "single node"])
+@pytest.mark.parametrize(
+    "values",
+    [{}, SINGLE_NODE, {"certificateAuthorities": {"configMap": "company"}}],
+    ids=["services", "single node", "authorities"],
+)
 def test_all_pods_are_restricted(values: Values) -> None:
     for name, spec in render(values).pods():
         security = spec["securityContext"]
@@ -278,6 +282,40 @@ def test_migrations_know_what_all_services_are_told() -> None:
 
     for container in rendered.one("Job", "daf-migrations")["spec"]["template"]["spec"]["containers"]:
         assert variable in container["env"]
+
+
+def test_all_pods_that_call_out_trust_given_authorities_from_their_first_line_on() -> None:
+    pem = "-----BEGIN CERTIFICATE-----"
+    for values in ({}, SINGLE_NODE):
+        rendered = render({**values, "certificateAuthorities": {"pem": pem}})
+        for name, spec in rendered.pods():
+            if name in {"Deployment/daf-gateway", "Pod/daf-test"}:  # they call none but our own
+                assert "authorities" not in str(spec), name
+                continue
+            (gathering,) = spec["initContainers"]
+            places = {mount["name"]: mount["mountPath"] for mount in gathering["volumeMounts"]}
+            (source,) = [volume["configMap"] for volume in spec["volumes"] if volume["name"] == "given-authorities"]
+            hook = "-hook" if name == "Job/daf-migrations" else ""
+            assert source["name"] == f"daf-authorities{hook}", name
+            assert gathering["command"][-1] == f"{places['given-authorities']}/{source['items'][0]['path']}", name
+            assert pem in rendered.one("ConfigMap", source["name"])["data"][source["items"][0]["key"]]
+            for container in spec["containers"]:
+                environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+                bundle = environment["SSL_CERT_FILE"]
+                assert environment["AWS_CA_BUNDLE"] == environment["REQUESTS_CA_BUNDLE"] == bundle, name
+                assert f'>"{bundle}"' in gathering["command"][1], name
+                mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+                assert f"{mounts['authorities']}/ca.crt" == bundle, name
+
+
+def test_the_hook_finds_authorities_that_are_made_before_it() -> None:
+    rendered = render({"certificateAuthorities": {"pem": "-----BEGIN CERTIFICATE-----"}})
+
+    made = rendered.one("ConfigMap", "daf-authorities-hook")["metadata"]["annotations"]
+    migrating = rendered.one("Job", "daf-migrations")["metadata"]["annotations"]
+    assert made["helm.sh/hook"] == migrating["helm.sh/hook"]
+    assert int(made["helm.sh/hook-weight"]) < int(migrating.get("helm.sh/hook-weight", 0))
+    assert "hook-succeeded" in made["helm.sh/hook-delete-policy"]
 
 
 def test_the_database_url_comes_from_a_secret(rendered: Rendered) -> None:

@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
-from daf_common.kube.settings import PodProfiles
+from daf_common.kube.settings import CertificateAuthorities, PodProfiles
 from daf_training.profiles import Profile
 from tests.chart.rendering import CHART, NEEDED, SINGLE_NODE, Refused, Values, render, run_helm
 
 pytestmark = pytest.mark.chart
 
 TRAINING = "daf-training"
+AUTHORITY = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+LOAD_BALANCER = {
+    "type": "LoadBalancer",
+    "loadBalancerClass": "service.k8s.aws/nlb",
+    "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/8"],
+    "externalTrafficPolicy": "Local",
+}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +44,11 @@ TRAINING = "daf-training"
         {"networkPolicy": {"enabled": False}},
         {"jobs": {"namespace": "team", "createNamespace": False}},
         {"pods": {"extraEnv": [{"name": "DAF_LOG_LEVEL", "value": "DEBUG"}]}},
+        {"certificateAuthorities": {"pem": AUTHORITY}},
+        {**SINGLE_NODE, "certificateAuthorities": {"pem": AUTHORITY}},
+        {"certificateAuthorities": {"configMap": "company", "key": "ca-bundle.crt"}},
+        {"gateway": {"service": LOAD_BALANCER}},
+        {"gateway": {"service": {"type": "NodePort", "nodePort": 30443, "externalTrafficPolicy": "Local"}}},
     ],
     ids=str,
 )
@@ -74,6 +86,17 @@ def test_helm_lint_accepts_what_the_documentation_shows(values: Values) -> None:
         ({"artifacts": {"url": ""}}, "artifacts.url is needed"),
         ({"jobs": {"namespace": "team"}}, "jobs.createNamespace"),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.hosts is needed"),
+        ({"gateway": {"service": {"nodePort": 70000}}}, "/gateway/service/nodePort"),
+        ({"gateway": {"service": {"nodePort": 30443}}}, "gateway.service.nodePort needs"),
+        ({"gateway": {"service": {**LOAD_BALANCER, "type": "NodePort"}}}, "gateway.service.loadBalancerClass and"),
+        (
+            {"gateway": {"service": {**LOAD_BALANCER, "loadBalancerSourceRanges": ["10.0.0.1"]}}},
+            "/gateway/service/loadBalancerSourceRanges/0",
+        ),
+        ({"gateway": {"service": {"externalTrafficPolicy": "Local"}}}, "gateway.service.externalTrafficPolicy needs"),
+        ({"certificateAuthorities": {"pem": "company.crt"}}, "/certificateAuthorities/pem"),
+        ({"certificateAuthorities": {"pem": f"{AUTHORITY}-----BEGIN PRIVATE KEY-----"}}, "holds a private key"),
+        ({"certificateAuthorities": {"pem": AUTHORITY, "configMap": "company"}}, "not both"),
         ({"gateway": {"grpcRoute": {"enabled": True}}}, "gateway.tls.enabled"),
     ],
     ids=str,
@@ -119,6 +142,42 @@ def test_placement_of_jobs_is_what_the_services_read() -> None:
     assert (gpu.priority_class_name, gpu.runtime_class_name) == ("low", "nvidia")
     assert (gpu.scratch_gib, gpu.active_deadline_seconds) == (50, 3600)
     assert gpu.image_pull_secrets == ("registry",)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "key"),
+    [
+        ({"pem": AUTHORITY}, "daf-authorities-jobs", "ca.crt"),
+        ({"configMap": "own", "key": "all.pem"}, "own", "all.pem"),
+    ],
+    ids=["pem", "configMap"],
+)
+def test_workers_of_all_profiles_trust_what_services_trust(given: Values, name: str, key: str) -> None:
+    profiles = {"gpu-1": {"pods": {"nodeSelector": {"gpu": "a100"}}}}
+    rendered = render({"certificateAuthorities": given, "profiles": profiles})
+
+    for service in (TRAINING, "daf-evaluation"):
+        pods = PodProfiles.model_validate_json(rendered.environment(service)["DAF_PODS"])
+        for profile in ("cpu-small", "gpu-1"):
+            assert pods.of(profile).certificate_authorities == CertificateAuthorities(config_map=name, key=key)
+    copies = {(m["metadata"]["namespace"], n) for n, m in rendered.of("ConfigMap").items() if key in m["data"]}
+    assert copies == (
+        {("team", "daf-authorities"), ("team", "daf-authorities-hook"), ("team-jobs", "daf-authorities-jobs")}
+        if "pem" in given
+        else set()
+    )
+    assert PodProfiles.model_validate_json(render().environment(TRAINING)["DAF_PODS"]) == PodProfiles()
+
+
+def test_the_gateways_service_is_what_the_values_say() -> None:
+    def spec(values: Values) -> dict[str, Any]:
+        found: dict[str, Any] = render({"gateway": {"service": values}}).one("Service", "daf-gateway")["spec"]
+        return {name: value for name, value in found.items() if name != "selector"}
+
+    port = {"name": "https", "port": 443, "targetPort": "grpc"}
+    assert spec({}) == {"type": "ClusterIP", "ports": [port]}
+    assert spec(LOAD_BALANCER) == {**LOAD_BALANCER, "ports": [port]}
+    assert spec({"type": "NodePort", "nodePort": 30443})["ports"] == [{**port, "nodePort": 30443}]
 
 
 def test_profiles_are_what_the_training_service_reads() -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from daf_common.backends import backend_of
 from daf_common.kube.pods import pod_template
-from daf_common.kube.settings import BackendSettings, PodSettings
+from daf_common.kube.settings import BackendSettings, CertificateAuthorities, PodSettings
 from daf_common.local_backend import LocalBackend
 from daf_common.settings import ServiceSettings
 from daf_common.workloads import Backend, Resources, Workload
@@ -62,6 +62,25 @@ def test_memory_and_gpus_are_guaranteed_and_cores_may_be_shared() -> None:
         "limits": {"memory": "3584Mi", "nvidia.com/gpu": "1"},
     }
     assert pod["metadata"]["labels"] == {"daf/workload": "job-a1", "queue": "q"}  # ours are ours
+
+
+def test_a_companys_authorities_are_trusted_beside_the_public_ones() -> None:
+    authorities = CertificateAuthorities(config_map="company", key="bundle.pem")
+    spec: dict = template(PodSettings(certificate_authorities=authorities))["spec"]
+
+    (gathering,), (worker,) = spec["initContainers"], spec["containers"]
+    variables = {variable["name"]: variable.get("value") for variable in worker["env"]}
+    bundle = variables["SSL_CERT_FILE"]
+    assert (variables["AWS_CA_BUNDLE"], variables["REQUESTS_CA_BUNDLE"]) == (bundle, bundle)
+    program, *sources = gathering["command"][1:]
+    assert f'>"{bundle}"' in program
+    assert sources[0] == "/etc/ssl/certs/ca-certificates.crt"
+    (given,) = [volume["configMap"] for volume in spec["volumes"] if "configMap" in volume]
+    assert given == {"name": "company", "items": [{"key": "bundle.pem", "path": sources[1].rpartition("/")[2]}]}
+    mounted = {mount["mountPath"]: mount["name"] for mount in [*gathering["volumeMounts"], *worker["volumeMounts"]]}
+    assert {bundle.rpartition("/")[0], sources[1].rpartition("/")[0]} <= mounted.keys()
+    assert set(mounted.values()) == {volume["name"] for volume in spec["volumes"]}
+    assert gathering["securityContext"] == worker["securityContext"]
 
 
 def test_the_token_is_in_the_secret_alone() -> None:

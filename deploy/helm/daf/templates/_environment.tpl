@@ -60,6 +60,7 @@
 - name: DAF_ALLOW_ANONYMOUS
   value: "true"
 {{- end }}
+{{- include "daf.authorities.environment" .root | nindent 0 }}
 {{- end -}}
 
 {{- define "daf.databaseUrl" -}}
@@ -131,6 +132,10 @@ valueFrom:
 {{- end -}}
 {{- with .Values.image.pullSecrets -}}
 {{- $_ := set $all "image_pull_secrets" . -}}
+{{- end -}}
+{{- if include "daf.authorities" . -}}
+{{- $source := include "daf.authorities.source" (dict "root" . "copy" "-jobs") -}}
+{{- $_ := set $all "certificate_authorities" (dict "config_map" $source "key" .Values.certificateAuthorities.key) -}}
 {{- end -}}
 {{- $profiles := dict -}}
 {{- range $name, $profile := .Values.profiles -}}

@@ -43,13 +43,14 @@ spec:
       {{- include "daf.selector" . | nindent 6 }}
   template:
     metadata:
-      {{- include "daf.podMetadata" (merge (dict "metrics" true) .) | nindent 6 }}
+      {{- include "daf.podMetadata" (merge (dict "metrics" true) (include "daf.authorities.checksums" $root | fromYaml) .) | nindent 6 }}
     spec:
       {{- include "daf.podSpec" . | nindent 6 }}
       {{- include "daf.topologySpread" . | nindent 6 }}
       serviceAccountName: {{ include "daf.fullname" $root }}-{{ .component }}
       automountServiceAccountToken: {{ default false $needs.workloads }}
       terminationGracePeriodSeconds: 45 # preStop, DAF_DRAIN_SECONDS, and time to give a lease back
+      {{- include "daf.authorities.initContainers" (dict "root" $root "image" .component) | nindent 6 }}
       containers:
         - name: {{ .component }}
           image: {{ include "daf.image" (dict "root" $root "image" .component) }}
@@ -74,10 +75,12 @@ spec:
             - {name: tmp, mountPath: /tmp}
             - {name: work, mountPath: /work}
             {{- include "daf.tokenMount" $root | nindent 12 }}
+            {{- include "daf.authorities.mount" $root | nindent 12 }}
       volumes:
         - {name: tmp, emptyDir: {sizeLimit: 1Gi}}
         - {name: work, emptyDir: {sizeLimit: 4Gi}}
         {{- include "daf.tokenVolume" $root | nindent 8 }}
+        {{- include "daf.authorities.volumes" (dict "root" $root "copy" "") | nindent 8 }}
 {{- end -}}
 
 {{- define "daf.grpcProbes" -}}

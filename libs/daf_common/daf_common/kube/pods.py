@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daf_common.kube.api import Object
+from daf_common.kube.authorities import trusting
 from daf_common.kube.settings import PodSettings
 from daf_common.workloads import WORKER_ENVIRONMENT, Resources, Workload
 
@@ -51,7 +52,7 @@ def pod_template(
         command: what to run in the place of the image's own program.
         environment: further variables, as in a pod's spec.
     """
-    return {
+    pod: Object = {
         "metadata": {"labels": {**settings.labels, **labels}, "annotations": dict(settings.annotations)},
         "spec": {
             "restartPolicy": "Never",
@@ -103,6 +104,7 @@ def pod_template(
             ],
         },
     }
+    return trusting(pod, settings.certificate_authorities) if settings.certificate_authorities else pod
 
 
 def secret_content(workload: Workload) -> Mapping[str, str]:

@@ -9,6 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+class CertificateAuthorities(BaseModel):
+    """Where certificates lie, in PEM, of authorities that pods trust beside the public ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config_map: str = Field(min_length=1, description="name of a ConfigMap in the jobs' namespace")
+    key: str = Field("ca.crt", min_length=1, description="its key under which they are")
+
+
 class PodSettings(BaseModel):
     """Where pods run and how, beyond what a workload needs."""
 
@@ -32,6 +41,9 @@ class PodSettings(BaseModel):
     )
     grace_seconds: int = Field(
         60, ge=0, description="how long a pod that is evicted or pre-empted may take to save and end"
+    )
+    certificate_authorities: CertificateAuthorities | None = Field(
+        None, description="authorities that pods trust beside the public ones"
     )
 
 
