@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,8 +84,15 @@ class Stack:
 
 
 @contextmanager
-def gateway_before(stack: Stack, directory: Path, values: Values | None = None) -> Iterator[Gateway]:
+def gateway_before(
+    stack: Stack, directory: Path, values: Values | None = None, calls_of_a_connection: int | None = None
+) -> Iterator[Gateway]:
     rendered = render(values)
+    if calls_of_a_connection is not None:
+        data = rendered.one("ConfigMap", "daf-gateway")["data"]
+        limited = f"keepalive_requests {calls_of_a_connection};"
+        data["nginx.conf"], found = re.subn(r"keepalive_requests \d+;", limited, data["nginx.conf"])
+        assert found == 1
     with running_gateway(rendered, directory, stack.port) as gateway:
         for service in rendered.of("Service"):
             gateway.names.addresses[f"{service}.{DOMAIN}"] = "127.0.0.1"
@@ -113,6 +121,17 @@ def gateway(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def client(gateway: Gateway) -> Iterator[Client]:
     with client_of(gateway) as client:
         yield client
+
+
+def upload(client: Client, content: bytes) -> Artifact:
+    """Stores content that is sent in chunks."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    announced = Artifact(sha256=sha256, size_bytes=len(content), media_type="application/octet-stream")
+    chunks = (content[start : start + (1 << 18)] for start in range(0, len(content), 1 << 18))
+    requests = [{"artifact": announced}, *({"chunk": chunk} for chunk in chunks)]
+    return client.artifacts.UploadArtifact(
+        artifact_service_pb2.UploadArtifactRequest(**request) for request in requests
+    ).artifact
 
 
 def code_of(gateway: Gateway, method: str) -> grpc.StatusCode:
@@ -179,19 +198,33 @@ def test_a_sweep_is_watched_to_its_end(client: Client) -> None:
 
 def test_large_uploads_and_downloads_pass_in_chunks(client: Client) -> None:
     content = os.urandom(8 << 20)
-    sha256 = hashlib.sha256(content).hexdigest()
-    announced = Artifact(sha256=sha256, size_bytes=len(content), media_type="application/octet-stream")
-    chunks = (content[start : start + (1 << 20)] for start in range(0, len(content), 1 << 20))
-    requests = [{"artifact": announced}, *({"chunk": chunk} for chunk in chunks)]
 
-    uploaded = client.artifacts.UploadArtifact(
-        artifact_service_pb2.UploadArtifactRequest(**request) for request in requests
-    ).artifact
+    uploaded = upload(client, content)
     request = artifact_service_pb2.DownloadArtifactRequest(artifact=uploaded)
     downloaded = b"".join(answer.chunk for answer in client.artifacts.DownloadArtifact(request))
 
-    assert uploaded.sha256 == sha256
+    assert uploaded.sha256 == hashlib.sha256(content).hexdigest()
     assert downloaded == content
+
+
+def test_connections_that_are_given_up_cost_no_call_and_no_stream(stack: Stack, tmp_path: Path) -> None:
+    request = scheduler_service_pb2.ListSweepsRequest()
+    with (
+        gateway_before(stack, tmp_path / "nginx", calls_of_a_connection=20) as gateway,
+        client_of(gateway) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        before = client.scheduler.CreateSweep(sweep_request("before-the-end", 1, parallel=1)).sweep
+        watch = iter(client.scheduler.WatchSweeps(scheduler_service_pb2.WatchSweepsRequest()))
+        names = {sweep.name for sweep in next(watch).sweeps}
+        uploads = pool.map(lambda number: upload(client, os.urandom(1 << 20)), range(40))
+        calls = pool.map(lambda number: client.scheduler.ListSweeps(request), range(800))
+
+        assert len(list(uploads)) == 40
+        assert all(before.name in {sweep.name for sweep in answer.sweeps} for answer in calls)
+        created = client.scheduler.CreateSweep(sweep_request("after-the-end", 1, parallel=1)).sweep
+        while created.name not in names:
+            names |= {sweep.name for sweep in next(watch).sweeps}
 
 
 def test_a_service_that_is_down_is_unavailable_and_found_again(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ http {
         client_body_timeout 1d;
         send_timeout 1d;
         keepalive_timeout 1h;
-        keepalive_requests 1000000;
+        # A connection's memory is freed with it, so it is given up after so many calls: what runs ends on it, and clients open
+        # another. Calls that meet the end are sent again by every gRPC client, but not by one that has turned retries off.
+        keepalive_requests 10000;
         http2_max_concurrent_streams 1024;
         http2_body_preread_size 512k;
         large_client_header_buffers 8 32k;
