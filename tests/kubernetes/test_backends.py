@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from daf_common.errors import FailedPrecondition
 from daf_common.kube.api import Kind
 from daf_common.kube.backend import KubernetesBackend
+from daf_common.kube.logs import GAP, LAST_LINES, MAX_BYTES
 from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
 from daf_common.workloads import Observation, Ranks, Resources, State, Workload
 from daf_evaluation.job_backend import IndexedJobForm
@@ -142,6 +144,21 @@ async def test_workers_of_an_evaluation_that_are_evicted_are_replaced(
     assert (await ended(evaluation, "eval-w1")).state is State.SUCCEEDED
 
 
+async def test_of_a_long_log_the_beginning_is_read_and_the_end_once_it_has_ended(make: MakeBackend) -> None:
+    prints = "[print(f'{n:01000}') for n in range(6000)]; print('why'); raise SystemExit(1)"
+    printed = b"".join(b"%01000d\n" % n for n in range(6000)) + b"why\n"
+    backend = make(IndexedJobForm(), ("python", "-c", prints))
+    await backend.start(workload("eval-w1", "evaluate"))
+    await ended(backend, "eval-w1")
+
+    log = await backend.logs("eval-w1")
+
+    beginning, _, end = log.partition(GAP)
+    assert beginning == printed[:MAX_BYTES]
+    assert end.splitlines() == printed.splitlines()[-LAST_LINES:]
+    assert await backend.logs("eval-w1") == log
+
+
 async def test_a_worker_that_fails_leaves_the_others_at_work(evaluation: KubernetesBackend) -> None:
     await evaluation.start(workload("eval-w1", "evaluate", replicas=2, CODE="3", SECONDS="5"))
     await until(evaluation, "eval-w1", lambda seen: seen is not None and seen.state is not State.RUNNING)
@@ -217,6 +234,33 @@ async def test_ranks_are_spread_over_pods_as_torchrun_is_told(make: MakeBackend)
         [b"2", b"2", b"0"],
         [b"2", b"2", b"1"],
     ]
+
+
+async def test_ranks_of_a_job_have_a_network_of_their_own_for_as_long_as_it_is_there(
+    make: MakeBackend, cluster: Cluster, settings: BackendSettings
+) -> None:
+    def found(kind: str) -> list[dict[str, Any]]:
+        listed = cluster.kubectl("-n", settings.kubernetes_namespace, "get", kind, "-o", "json").stdout
+        return list(json.loads(listed)["items"])
+
+    backend = make(PyTorchJobForm(), kubernetes_network_policies=True)
+    two_pods = Ranks(count=2, per_machine=1)
+    for name, ranks in (("job-a1", two_pods), ("job-b1", two_pods), ("job-c1", Ranks(1, 1))):
+        await backend.start(Workload(name, "train", {"SECONDS": "600"}, resources=SMALL, ranks=ranks))
+    await until(backend, "job-a1", lambda seen: len(found("pods")) == 5)
+
+    policies = {policy["metadata"]["name"]: policy for policy in found("networkpolicies")}
+    assert sorted(policies) == ["daf-job-a1", "daf-job-b1"]  # one pod alone has nobody to talk to
+    for name, policy in policies.items():
+        (peers,) = policy["spec"]["ingress"][0]["from"]
+        assert peers["podSelector"] == policy["spec"]["podSelector"]
+        chosen = policy["spec"]["podSelector"]["matchLabels"].items()
+        selected = [pod["metadata"]["name"] for pod in found("pods") if chosen <= pod["metadata"]["labels"].items()]
+        assert sorted(selected) == [f"{name}-master-0", f"{name}-worker-0"]
+
+    await backend.remove("job-a1")
+    cluster.kubectl("-n", settings.kubernetes_namespace, "delete", "pytorchjob", "daf-job-b1")  # its owner
+    await until(backend, "job-c1", lambda seen: not found("networkpolicies"))
 
 
 async def test_an_attempt_that_takes_too_long_is_ended(make: MakeBackend) -> None:

@@ -110,9 +110,12 @@ class KubernetesApi:
         except NotFound:
             pass
 
-    async def log(self, pod: str, container: str, limit_bytes: int) -> bytes | None:
-        """What a container of a pod has printed, from the beginning; None if that cannot be had, now or any more."""
+    async def log(self, pod: str, container: str, limit_bytes: int, last_lines: int = 0) -> bytes | None:
+        """What a container of a pod has printed, from the beginning or from so many lines before the end; None if that
+        cannot be had, now or any more."""
         query = {"container": container, "limitBytes": str(limit_bytes)}
+        if last_lines:
+            query["tailLines"] = str(last_lines)
         async with self._request("GET", f"{PODS.path(self.namespace, pod)}/log", query) as response:
             content = await response.read()
         if response.status in (400, 404):  # it has not started; it is gone, or its node cannot be asked

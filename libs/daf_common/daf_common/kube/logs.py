@@ -11,7 +11,11 @@ from daf_common.kube.api import KubernetesApi, Object
 from daf_common.kube.reasons import name_of, phase_of
 
 MAX_BYTES = 4 << 20
-"""So much of the beginning of a pod's log is read."""
+"""So much of the beginning of a pod's log is read. What a replica keeps in memory must end somewhere."""
+LAST_LINES = 200
+"""So many lines of the end of a longer one are read once its pod has ended, since they say why. A line as the kubelet
+counts has at most 16 KiB, so the end is within `MAX_BYTES`."""
+GAP = b"\n... what was printed from here on is left out, but for its last lines ...\n"
 FRESH_SECONDS = 1.0
 """A log that was read so short a time ago is not read again."""
 
@@ -40,7 +44,11 @@ class PodLogs:
             if not (log.whole or is_fresh or is_out_of_reach(pod)):
                 ended = phase_of(pod) in ("Succeeded", "Failed")
                 content = await self._api.log(name_of(pod), self._container, MAX_BYTES)
-                log.content = max(log.content, content or b"", key=len)
+                beginning = max(log.content, content or b"", key=len)
+                end = b""
+                if ended and content is not None and len(beginning) >= MAX_BYTES:
+                    end = GAP + (await self._api.log(name_of(pod), self._container, MAX_BYTES, LAST_LINES) or b"")
+                log.content = beginning + end
                 log.read_at, log.whole = time.monotonic(), ended and content is not None
             contents.append(log.content)
         return b"".join(contents)
