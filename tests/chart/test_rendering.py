@@ -34,6 +34,11 @@ PEERS = {
     service: set(re.findall(r'context\.peer\("(\w+)"\)', inspect.getsource(main))) for service, main in MAINS.items()
 }
 """Whom each service really calls."""
+NETWORKS_OF_JOBS = {
+    "apiGroups": ["networking.k8s.io"],
+    "resources": ["networkpolicies"],
+    "verbs": ["create", "patch", "delete"],
+}
 WORKLOADS = {"training": ("kubeflow.org", "pytorchjobs"), "evaluation": ("batch", "jobs")}
 
 
@@ -160,6 +165,7 @@ def test_roles_grant_exactly_what_is_needed_and_only_with_the_jobs(rendered: Ren
             {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
             {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
             {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch", "delete"]},
+            *([NETWORKS_OF_JOBS] if service == "training" else []),
             {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["daf-anchor"], "verbs": ["get"]},
         ]
         binding = rendered.one("RoleBinding", f"daf-{service}")
@@ -233,9 +239,19 @@ def test_jobs_reach_their_services_and_the_store_alone(rendered: Rendered) -> No
     assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "team"}}
     assert peer["podSelector"]["matchExpressions"][0]["values"] == ["training", "evaluation"]
     assert all("169.254.0.0/16" in block["ipBlock"]["except"] for block in store["to"][:1])
-    ranks = rendered.one("NetworkPolicy", "daf-ranks")["spec"]
-    assert ranks["podSelector"]["matchLabels"]["daf/service"] == "training"
-    assert ranks["ingress"] == [{"from": [{"podSelector": ranks["podSelector"]}]}]
+    of_jobs = [p for p in rendered.of("NetworkPolicy").values() if p["metadata"]["namespace"] == "team-jobs"]
+    assert of_jobs == [policy]  # ranks have one for each job, made by the service
+
+
+def test_the_training_service_isolates_jobs_where_policies_are_wanted(rendered: Rendered) -> None:
+    def grants(found: Rendered, service: str) -> bool:
+        return "networkpolicies" in str(found.one("Role", f"daf-{service}")["rules"])
+
+    open_network = render({"networkPolicy": {"enabled": False}})
+    for found, wanted in ((rendered, True), (open_network, False)):
+        assert BackendSettings.model_fields["kubernetes_network_policies"].default is False
+        told = found.environment("daf-training").get("DAF_KUBERNETES_NETWORK_POLICIES", "false")
+        assert (told == "true", grants(found, "training"), grants(found, "evaluation")) == (wanted, wanted, False)
 
 
 def test_workload_identity_is_reached_by_services_that_use_the_store_without_keys(rendered: Rendered) -> None:

@@ -110,6 +110,10 @@ valueFrom:
 {{- end -}}
 
 {{- define "daf.environment.training" -}}
+{{- if .Values.networkPolicy.enabled }}
+- name: DAF_KUBERNETES_NETWORK_POLICIES
+  value: "true"
+{{- end }}
 {{- range list "CPUS" "MEMORY_GIB" "GPUS" }}
 - name: DAF_TRAINING_{{ . }} # Kubernetes admits
   value: none

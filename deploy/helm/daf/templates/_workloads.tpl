@@ -25,6 +25,11 @@ rules:
   - apiGroups: [""] # the tokens of jobs: written, and never listed
     resources: [secrets]
     verbs: [create, patch, delete]
+  {{- if and (eq .component "training") .root.Values.networkPolicy.enabled }}
+  - apiGroups: [networking.k8s.io] # that of each job, whose ranks talk to each other
+    resources: [networkpolicies]
+    verbs: [create, patch, delete]
+  {{- end }}
   - apiGroups: [""] # the owner of all workloads
     resources: [configmaps]
     resourceNames: [{{ include "daf.fullname" .root }}-anchor]

@@ -1,4 +1,7 @@
-"""Workloads on Kubernetes: each is one object of a kind that makes pods, and a secret with its token."""
+"""Workloads on Kubernetes: each is one object of a kind that makes pods, and a secret with its token.
+
+Where its pods talk to each other, it has a network policy of its own, too.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from typing import Protocol
 from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
 from daf_common.kube import reasons
 from daf_common.kube.api import CONFIG_MAPS, EVENTS, PODS, SECRETS, Kind, KubernetesApi, Object, label_of, selector
+from daf_common.kube.isolation import NETWORK_POLICIES, needs_network, network_of
 from daf_common.kube.logs import PodLogs
 from daf_common.kube.pods import pod_template, secret_content
 from daf_common.kube.settings import BackendSettings
@@ -96,6 +100,8 @@ class KubernetesBackend:
         self._settings, self._form, self._command = settings, form, command
         self._api = api or KubernetesApi(settings.kubernetes_namespace)
         self._logs = PodLogs(self._api, form.container)
+        self._belongings = (SECRETS, *([NETWORK_POLICIES] if settings.kubernetes_network_policies else []))
+        """Kinds of what a workload's object has beside it, under its name."""
         self._labels = {MANAGED_BY: "daf", INSTANCE: settings.instance, SERVICE: form.service}
         self._watches: list[asyncio.Task[None]] = []
         self._pods: Mapping[str, Sequence[Object]] = {}
@@ -131,12 +137,14 @@ class KubernetesBackend:
         """See `Backend.start`."""
         name, labels = object_name(workload.name), self._labels_of(workload)
         owner = await self._owner()
-        secret: Object = {
-            "metadata": {"name": name, "labels": labels, "ownerReferences": owner},
-            "data": {key: base64.b64encode(value.encode()).decode() for key, value in secret_content(workload).items()},
-        }
-        with contextlib.suppress(AlreadyExists):
-            await self._api.create(SECRETS, secret)
+        metadata: Object = {"name": name, "labels": labels, "ownerReferences": owner}
+        content = {key: base64.b64encode(value.encode()).decode() for key, value in secret_content(workload).items()}
+        belongings: dict[Kind, Object] = {SECRETS: {"metadata": metadata, "data": content}}
+        if NETWORK_POLICIES in self._belongings and needs_network(workload):
+            belongings[NETWORK_POLICIES] = network_of(metadata, labels)
+        for kind, belonging in belongings.items():
+            with contextlib.suppress(AlreadyExists):
+                await self._api.create(kind, belonging)
         settings = self._settings.pods.of(workload.profile)
         pod = pod_template(
             workload,
@@ -153,14 +161,15 @@ class KubernetesBackend:
         body: Object = {
             "apiVersion": self._form.kind.api,
             "kind": self._form.kind.name,
-            "metadata": {"name": name, "labels": {**settings.labels, **labels}, "ownerReferences": owner},
+            "metadata": {**metadata, "labels": {**settings.labels, **labels}},
             "spec": self._form.specification(workload, pod),
         }
         made = await self._create(name, body)
         reference = {"apiVersion": self._form.kind.api, "kind": self._form.kind.name, "name": name}
         owned = {"metadata": {"ownerReferences": [{**reference, "uid": made["metadata"]["uid"]}]}}
-        with contextlib.suppress(NotFound):
-            await self._api.patch(SECRETS, name, owned)
+        for kind in belongings:
+            with contextlib.suppress(NotFound):
+                await self._api.patch(kind, name, owned)
 
     async def observe(self) -> Mapping[str, Observation]:
         """See `Backend.observe`."""
@@ -237,7 +246,7 @@ class KubernetesBackend:
         return [{"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": found["metadata"]["uid"]}]
 
     async def _create(self, name: str, body: Object) -> Object:
-        """The object of a workload whose secret is there."""
+        """The object of a workload whose belongings are there."""
         try:
             return await self._api.create(self._form.kind, body)
         except AlreadyExists:
@@ -245,14 +254,18 @@ class KubernetesBackend:
         except (NotFound, FailedPrecondition) as error:
             with contextlib.suppress(NotFound):  # a quota also refuses what was made before
                 return await self._own(name)
-            await self._api.delete(SECRETS, name)  # without its workload, nobody would come back to it
+            await self._delete_belongings(name)  # without their workload, nobody would come back to them
             if isinstance(error, NotFound):
                 raise self._missing(error) from error
             raise
 
     async def _delete(self, name: str) -> None:
         await self._api.delete(self._form.kind, object_name(name))
-        await self._api.delete(SECRETS, object_name(name))
+        await self._delete_belongings(object_name(name))
+
+    async def _delete_belongings(self, name: str) -> None:
+        for kind in self._belongings:
+            await self._api.delete(kind, name)
 
     async def _own(self, name: str) -> Object:
         found = await self._api.get(self._form.kind, name)

@@ -72,6 +72,9 @@ class BackendSettings(BaseSettings):
     kubernetes_owner: str = Field(
         "", description="ConfigMap in that namespace to which all workloads belong: they are deleted with it"
     )
+    kubernetes_network_policies: bool = Field(
+        False, description="give workloads whose pods talk to each other a network policy of their own"
+    )
     instance: str = Field("daf", description="name of this installation, which tells its workloads from others'")
     runner_image: str = Field("", description="image of the workers")
     runner_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
