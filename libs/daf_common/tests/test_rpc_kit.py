@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from daf_common.errors import (
     Unimplemented,
     Violation,
 )
+from daf_common.server import create_server
 from daf_common.service import Context, Host
 from daf_common.settings import ServiceSettings
 from daf_protos.training.v1 import training_service_pb2 as pb
@@ -50,8 +53,6 @@ class Servicer(TrainingServiceServicer):
             case "defect":
                 raise KeyError("secret detail")
             case "slow":
-                import asyncio
-
                 await asyncio.sleep(5)
         return pb.GetTrainingJobResponse(training_job=TrainingJob(name=request.name))
 
@@ -172,3 +173,14 @@ async def test_metrics_and_health_have_a_port_of_their_own(served: Fixture) -> N
     method = 'grpc_method="GetTrainingJob",grpc_service="daf.training.v1.TrainingService",grpc_type="unary"'
     assert f'grpc_server_handled_total{{grpc_code="OK",{method}}}' in metrics
     assert health.status_code == 200
+
+
+async def test_all_addresses_are_those_of_ipv6_too() -> None:
+    server, port = create_server("0.0.0.0:0")  # as in a pod, which may have IPv6 alone
+    await server.start()
+    try:
+        for host in ("127.0.0.2", *(["::1"] if socket.has_dualstack_ipv6() else [])):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+    finally:
+        await server.stop(0)

@@ -45,7 +45,7 @@
   value: {{ .home }}
 - name: DAF_HOME
   value: {{ .home }}
-- name: DAF_LISTEN
+- name: DAF_LISTEN # on IPv6 too, where there is any, and there alone if need be; the same goes for metrics
   value: 0.0.0.0:50051
 - name: DAF_METRICS_HOST
   value: 0.0.0.0
