@@ -12,7 +12,7 @@ from daf_common.errors import FailedPrecondition
 from daf_common.kube.api import Kind
 from daf_common.kube.backend import KubernetesBackend
 from daf_common.kube.logs import GAP, LAST_LINES, MAX_BYTES
-from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
+from daf_common.kube.settings import BackendSettings, CertificateAuthorities, PodProfiles, PodSettings
 from daf_common.workloads import Observation, Ranks, Resources, State, Workload
 from daf_evaluation.job_backend import IndexedJobForm
 from daf_training.pytorchjob_backend import PyTorchJobForm
@@ -67,6 +67,13 @@ async def test_a_pod_that_fits_nowhere_says_why(make: MakeBackend) -> None:
     backend = make(IndexedJobForm(), pods=elsewhere)
     await backend.start(Workload("eval-w1", "evaluate", replicas=2, resources=SMALL, profile="big"))
     assert "didn't match Pod's node affinity/selector" in await waiting(backend, "eval-w1", "cannot be scheduled")
+
+
+async def test_authorities_that_are_not_there_are_named(make: MakeBackend) -> None:
+    lacking = PodSettings(certificate_authorities=CertificateAuthorities(config_map="company"))
+    backend = make(PyTorchJobForm(), pods=PodProfiles(default=lacking))
+    await backend.start(workload("job-a1"))
+    assert 'configmap "company" not found' in await waiting(backend, "job-a1", "FailedMount")
 
 
 @pytest.mark.parametrize("form", [PyTorchJobForm(), IndexedJobForm()])
