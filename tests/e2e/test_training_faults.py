@@ -45,6 +45,20 @@ async def test_jobs_side_by_side_are_not_disturbed_and_two_workers_train_one_pol
     assert both.checkpoint.weights.sha256 != alone.checkpoint.weights.sha256
 
 
+async def test_a_job_that_makes_do_with_one_of_two_workers_trains_as_one_that_asked_for_one(
+    stack: TrainingStack,
+) -> None:
+    await stack.train("single", workers=1)
+    wait_for(lambda: stack.get("single").attempt == 1)
+    await stack.train("elastic", workers=2, min_workers=1)  # the other core is taken
+    elastic, single = stack.succeeded("elastic"), stack.succeeded("single")
+
+    (attempt,) = stack.attempts("elastic")
+    assert (attempt.workers, elastic.spec.workers, len(elastic.progress.workers)) == (1, 2, 1)
+    assert (elastic.progress.agent_steps, elastic.progress.update) == (12 * BATCH, 12)
+    assert elastic.checkpoint.weights.sha256 == single.checkpoint.weights.sha256
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 async def test_after_kill_9_of_a_rank_the_job_goes_on_from_its_last_checkpoint(stack: TrainingStack, rank: int) -> None:
     job_id = f"killed-{rank}"
