@@ -19,6 +19,7 @@ from daf_common.workloads import Backend, Observation, Resources, Workload
 from daf_common.workloads import State as WorkloadState
 from daf_evaluation import evaluations, store
 from daf_evaluation.evaluations import Action, Archive, Evaluation, Seen, Start, Stop
+from daf_evaluation.logs import Log
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.slots import grant
 from daf_protos.statistics.v1.metric_pb2 import Metric
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from daf_protos.statistics.v1.statistics_service_pb2_grpc import StatisticsServiceAsyncStub
 
 log = logging.getLogger(__name__)
-
-KEPT_LOG_BYTES = 1 << 20
-"""How much of the end of a process's log is kept once its workload is removed."""
 
 LAST_LINES = 5
 
@@ -172,13 +170,13 @@ class EvaluationController:
     async def _keep_logs(self, row: Evaluation, workload: str) -> None:
         parsed = evaluations.parse_workload_name(workload)
         assert parsed is not None
-        contents = {}
+        printed = {}
         for replica in range(row.workers):
             if content := await self._backend.logs(workload, replica):
-                contents[replica] = content[-KEPT_LOG_BYTES:]
+                printed[replica] = Log(content).kept()
 
         def keep(tx: Transaction) -> None:
-            store.add_logs(tx, *parsed, contents)
+            store.add_logs(tx, *parsed, printed)
 
-        if contents:
+        if printed:
             await self._store.run(keep)

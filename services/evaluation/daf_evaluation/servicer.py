@@ -22,6 +22,7 @@ from daf_common.watch import Watcher
 from daf_common.workloads import Backend, obstacle
 from daf_evaluation import convert, shards, store
 from daf_evaluation.evaluations import Evaluation, workload_name
+from daf_evaluation.logs import Log
 from daf_evaluation.replays import Replays
 from daf_evaluation.settings import EvaluationSettings
 from daf_evaluation.validation import check_spec
@@ -158,12 +159,16 @@ class EvaluationServicer(EvaluationServiceServicer):
         decoders: defaultdict[tuple[int, int], codecs.IncrementalDecoder] = defaultdict(_new_decoder)
         while True:
             evaluation = await self._get(request.name)
-            for (attempt, replica), content in (await self._logs(evaluation)).items():
-                key = (attempt, replica)
-                for start in range(sent[key], len(content), _CHUNK):
-                    text = decoders[key].decode(content[start : start + _CHUNK])
-                    yield pb.ReadLogsResponse(worker=f"w{attempt}-{replica}", text=text)
-                sent[key] = max(sent[key], len(content))
+            for (attempt, replica), log in (await self._logs(evaluation)).items():
+                key, worker = (attempt, replica), f"w{attempt}-{replica}"
+                if (skipped := log.skipped - sent[key]) > 0:
+                    sent[key] = log.skipped
+                    decoders.pop(key, None)
+                    yield pb.ReadLogsResponse(worker=worker, text=f"\n... {skipped} bytes were not kept ...\n")
+                for start in range(sent[key] - log.skipped, len(log.content), _CHUNK):
+                    text = decoders[key].decode(log.content[start : start + _CHUNK])
+                    yield pb.ReadLogsResponse(worker=worker, text=text)
+                sent[key] = max(sent[key], log.skipped + len(log.content))
             if not request.follow or evaluation.cleaned:
                 return
             await asyncio.sleep(FOLLOW_SECONDS)
@@ -203,7 +208,7 @@ class EvaluationServicer(EvaluationServiceServicer):
         )
         return evaluation, shards.cut(len(scenarios), spec.episodes, workers)
 
-    async def _logs(self, evaluation: Evaluation) -> dict[tuple[int, int], bytes]:
+    async def _logs(self, evaluation: Evaluation) -> dict[tuple[int, int], Log]:
         """What every process printed, by attempt and replica: what was kept, else what the backend has."""
         kept = await self._store.read(store.logs, evaluation.id)
         for attempt in range(1, evaluation.attempt + 1):
@@ -211,7 +216,7 @@ class EvaluationServicer(EvaluationServiceServicer):
                 for replica in range(evaluation.workers):
                     content = await self._backend.logs(workload_name(evaluation.id, attempt), replica)
                     if content:
-                        kept[attempt, replica] = content
+                        kept[attempt, replica] = Log(content)
         return dict(sorted(kept.items()))
 
 

@@ -14,6 +14,7 @@ from daf_common.store import Transaction, check_fence
 from daf_common.times import utc
 from daf_evaluation import replay_store, shard_store, telemetry
 from daf_evaluation.evaluations import Evaluation, State
+from daf_evaluation.logs import Log
 from daf_evaluation.shards import Shard, ShardState
 from daf_evaluation.slots import Claim, grant
 from daf_evaluation.tables import EVALUATIONS, HISTORY, LOGS, SHARDS
@@ -240,21 +241,21 @@ def delete(tx: Transaction, id: str) -> None:
     tx.deleted(KIND, id)
 
 
-def add_logs(tx: Transaction, id: str, attempt: int, contents: Mapping[int, bytes]) -> None:
+def add_logs(tx: Transaction, id: str, attempt: int, printed: Mapping[int, Log]) -> None:
     """Keeps what processes of a workload printed, by replica; what was kept of others stays."""
-    tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id, LOGS.c.attempt == attempt, LOGS.c.replica.in_(contents)))
+    tx.execute(sa.delete(LOGS).where(LOGS.c.evaluation == id, LOGS.c.attempt == attempt, LOGS.c.replica.in_(printed)))
     rows = [
-        {"evaluation": id, "attempt": attempt, "replica": replica, "content": content}
-        for replica, content in contents.items()
+        {"evaluation": id, "attempt": attempt, "replica": replica, "content": log.content, "skipped": log.skipped}
+        for replica, log in printed.items()
     ]
     if rows:
         tx.execute(sa.insert(LOGS), rows)
 
 
-def logs(tx: Transaction, id: str) -> dict[tuple[int, int], bytes]:
+def logs(tx: Transaction, id: str) -> dict[tuple[int, int], Log]:
     """What was kept, by attempt and replica."""
     rows = tx.execute(sa.select(LOGS).where(LOGS.c.evaluation == id))
-    return {(row.attempt, row.replica): bytes(row.content) for row in rows}
+    return {(row.attempt, row.replica): Log(bytes(row.content), row.skipped) for row in rows}
 
 
 def _begin(tx: Transaction, evaluation: Evaluation, now: datetime) -> None:

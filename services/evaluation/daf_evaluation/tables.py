@@ -56,6 +56,7 @@ LOGS = sa.Table(
     sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("replica", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("content", sa.LargeBinary, nullable=False),
+    sa.Column("skipped", sa.BigInteger, nullable=False, server_default="0"),
 )
 """What workers printed, once their workload was removed."""
 

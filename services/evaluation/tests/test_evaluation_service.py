@@ -20,6 +20,7 @@ from daf_common.errors import (
     Unavailable,
 )
 from daf_common.workloads import Observation, State, Workload
+from daf_evaluation.logs import KEPT_BYTES
 from daf_protos.common.v1.failure_pb2 import Failure
 from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
@@ -364,6 +365,25 @@ async def test_logs_outlive_the_workload_and_end_with_the_evaluation(running: St
     with pytest.raises(NotFound):
         await raising(running.evaluations.GetEvaluation(pb.GetEvaluationRequest(name=name)))
     assert await episodes_of(running) == []
+
+
+async def test_who_follows_a_long_log_gets_its_end_too_though_only_that_is_kept(running: Stack) -> None:
+    begun, rest = b"a" * KEPT_BYTES + b"b" * 1000, b"c" * 1000
+    running.backend.printed["e-w1", 0] = begun
+    request = pb.ReadLogsRequest(name="evaluations/e", follow=True)
+    followed = streaming(running.evaluations.ReadLogs(request))
+    read = ""
+    while len(read) < len(begun):
+        read += (await anext(followed)).text
+
+    running.backend.printed["e-w1", 0] = begun + rest
+    await Worker(running, "w").play_all()
+    async for response in followed:
+        read += response.text
+
+    assert read.encode() == begun + rest
+    late = "".join([response.text async for response in streaming(running.evaluations.ReadLogs(request))])
+    assert late.encode() == b"\n... 2000 bytes were not kept ...\n" + (begun + rest)[2000:]
 
 
 async def test_an_evaluation_that_has_not_ended_is_not_deleted(running: Stack) -> None:

@@ -11,6 +11,7 @@ from daf_common.clock import ManualClock
 from daf_common.errors import Aborted
 from daf_common.leases import Leader
 from daf_common.store import COMMON, Store
+from daf_evaluation.logs import Log
 from daf_evaluation.main import MIGRATIONS
 from daf_evaluation.store import LEASE, add_logs, logs, save
 from daf_evaluation.tables import METADATA
@@ -38,6 +39,6 @@ async def test_a_replica_that_was_overtaken_writes_nothing(open_store, clock: Ma
 
 async def test_the_log_of_a_process_that_is_gone_by_the_second_look_stays(open_store) -> None:
     database: Store = open_store("evaluation", MIGRATIONS)
-    await database.run(add_logs, "e", 1, {0: b"zero", 1: b"on"})
-    await database.run(add_logs, "e", 1, {1: b"one"})
-    assert await database.read(logs, "e") == {(1, 0): b"zero", (1, 1): b"one"}
+    await database.run(add_logs, "e", 1, {0: Log(b"zero"), 1: Log(b"on")})
+    await database.run(add_logs, "e", 1, {1: Log(b"one", 3)})
+    assert await database.read(logs, "e") == {(1, 0): Log(b"zero"), (1, 1): Log(b"one", 3)}
