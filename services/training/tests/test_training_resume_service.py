@@ -24,6 +24,7 @@ from daf_protos.training.v1.training_job_pb2 import (
     TrainingWorker,
 )
 from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from daf_training.sweeper import Sweeper
 
 if TYPE_CHECKING:
     from .conftest import Stack
@@ -96,8 +97,10 @@ async def test_a_lost_attempt_is_followed_by_one_that_goes_on_where_it_was(stack
 
 
 async def until_gone(stack: Stack, artifact: Artifact) -> None:
+    sweeper = Sweeper(stack.training.store, stack.training.leader, stack.machines, stack.artifacts, stack.clock)
+
     async def is_gone() -> bool:
-        await stack.training._sweeper.step()  # instead of waiting until it looks by itself
+        await sweeper.step()  # instead of waiting until it looks by itself
         return not await stack.artifacts.exists(artifact)
 
     await stack.until(is_gone)
