@@ -15,7 +15,7 @@ help: ## Show this list
 demo: setup ## Run the example sweep on this machine, from training to the held-out score
 	@$(BIN)/daf sweep run examples/sweep_config.yaml
 
-test: setup ## Run the whole test-suite
+test: setup ## Run the test-suite: all that needs no cluster
 	$(BIN)/pytest -m "not chaos and not chart and not kubernetes and not e2e_cluster" -n 2 --dist loadfile
 
 test-kubernetes: setup ## Test the chart and what runs pods on the cluster that KUBECONFIG names

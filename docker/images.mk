@@ -21,7 +21,7 @@ image-sizes: ## Print how large the images are
 	@$(PYTHON) scripts/image_sizes.py --base $(IMAGE_BASE) $(foreach name,$(IMAGES),$(call image,$(name)))
 
 test-images: setup images ## Build the images and test them
-	DAF_TEST_IMAGES="$(foreach name,$(IMAGES),$(call image,$(name)))" $(BIN)/pytest tests/images
+	DAF_TEST_IMAGES="$(foreach name,$(IMAGES),$(call image,$(name)))" $(BIN)/pytest -rs tests/images
 
 $(IMAGE_SERVICES:%=image-%): image-%:
 	$(call build_image,$*,service,--build-arg SERVICE=$*)

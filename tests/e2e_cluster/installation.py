@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,10 +48,24 @@ class Backing:
         """As services and workers use it."""
         return f"http://s3.{self.namespace}:9000"
 
+    def copy_bucket(self, name: str) -> None:
+        """Copies what is in the bucket and not yet in another one."""
+        self.python(
+            "import boto3; s3 = boto3.resource('s3', endpoint_url='http://localhost:9000', region_name='us-east-1',"
+            " aws_access_key_id='testing', aws_secret_access_key='for-tests-only');"
+            f" other = s3.create_bucket(Bucket='{name}'); there = {{one.key for one in other.objects.all()}};"
+            " [other.copy({'Bucket': 'daf', 'Key': one.key}, one.key)"
+            " for one in s3.Bucket('daf').objects.all() if one.key not in there]"
+        )
+
     def shell(self, script: str) -> str:
         """Runs a script beside PostgreSQL, whose programs it may use without a password."""
         script = f"export PGHOST=/tmp PGUSER=daf PGPASSWORD=$POSTGRES_PASSWORD; {script}"
         return kubectl(self.namespace, "exec", "deployment/postgresql", "--", "sh", "-ec", script)
+
+    def query(self, sql: str) -> list[str]:
+        """What the first installation's database answers: a line for each row."""
+        return self.shell(f'psql postgres --tuples-only --no-align --command "{sql}"').split()
 
     def python(self, script: str) -> None:
         """Runs a script beside S3."""
@@ -69,6 +84,7 @@ class Installation:
     values: tuple[str, ...] = field(default=())
     """Further values, as `helm --set` takes them."""
     database: str = "postgres"
+    forwards: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def jobs(self) -> str:
@@ -87,6 +103,12 @@ class Installation:
         for name, content in secrets.items():
             manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": content}
             kubectl(self.namespace, "apply", "--filename", "-", stdin=json.dumps(manifest))
+
+    def take_secrets(self, other: Installation) -> None:
+        """Brings what another release made for its clients, as somebody does who puts back what they kept of it."""
+        for name in ("daf-tokens", "daf-ca", "daf-gateway-tls"):
+            kept = kubectl(other.namespace, "get", "secret", name, "--output", "json")
+            kubectl(self.namespace, "create", "--filename", "-", stdin=_without_traces(kept, self.namespace))
 
     def upgrade(self, chart: Path, tag: str, *values: str) -> None:
         """Installs or upgrades the release to a chart and its images, and waits until everything is ready."""
@@ -125,13 +147,21 @@ class Installation:
         return self._secret("daf-tokens", principal)
 
     def address(self) -> str:
-        """Where the gateway is found from outside: on a node's port, unless E2E_ADDRESS says where."""
+        """Where the gateway is found from outside: on a node's port, unless E2E_ADDRESS says where the first one is."""
         if address := os.environ.get("E2E_ADDRESS"):
-            return address
+            return address if self.database == "postgres" else self._forwarded()
         (service,) = [s for s in items(self.namespace, "services") if s["metadata"]["name"] == "daf-gateway"]
         node = items(self.namespace, "nodes")[0]
         host = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
         return f"{host}:{service['spec']['ports'][0]['nodePort']}"
+
+    def _forwarded(self) -> str:
+        """Through the API server; as long as the gateway's pod lives."""
+        command = ["kubectl", "--namespace", self.namespace, "port-forward", "service/daf-gateway", ":443"]
+        forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.forwards.append(forward)
+        assert forward.stdout is not None
+        return forward.stdout.readline().split()[2]  # Forwarding from 127.0.0.1:36235 -> 8443
 
     def pods(self, service: str) -> list[str]:
         """The names of a service's running pods."""
@@ -144,6 +174,9 @@ class Installation:
 
     def delete(self) -> None:
         """Removes the namespaces, with all that is left in them."""
+        for forward in self.forwards:
+            forward.kill()
+            forward.communicate()
         for namespace in (self.namespace, self.jobs):
             kubectl(namespace, "delete", "namespace", namespace, "--wait=false", check=False)
 
@@ -160,3 +193,12 @@ class Installation:
     def _secret(self, name: str, key: str) -> str:
         content = json.loads(kubectl(self.namespace, "get", "secret", name, "--output", "json"))["data"][key]
         return base64.b64decode(content).decode()
+
+
+def _without_traces(kept: str, namespace: str) -> str:
+    """A manifest as it was before it was in a cluster, for another namespace."""
+    found = json.loads(kept)
+    metadata = found["metadata"]
+    annotations = {**metadata.get("annotations", {}), "meta.helm.sh/release-namespace": namespace}
+    found["metadata"] = {"name": metadata["name"], "labels": metadata.get("labels", {}), "annotations": annotations}
+    return json.dumps(found)

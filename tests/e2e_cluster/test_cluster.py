@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,7 +17,7 @@ from tests.daf_command import Daf
 from tests.e2e_cluster.calls import SteadyCalls
 from tests.e2e_cluster.conftest import Version
 from tests.e2e_cluster.installation import SERVICES, Backing, Installation
-from tests.e2e_cluster.tools import items, kill, running_pods, wait_until
+from tests.e2e_cluster.tools import freeze, items, kill, running_pods, thaw, wait_until
 from tests.sweep_results import results
 
 pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(1800)]
@@ -27,6 +30,18 @@ TWO_WORKERS = (
     '[{"name": "cpu-small", "workers": 2, "environments": 16, "cpus": 1, "memory_gib": 2, "gpus": 0}]'  # as values.yaml
 )
 SWEEP_SECONDS = 1500.0
+TAKEOVER_SECONDS = 15.0
+LONG_RUN = (
+    "--mission", "cogsguard_machina_1.miner_tutorial", "--cogs", "4", "--max-steps", "30", "--policy", "lstm",
+    "--num-envs", "2", "--set", "trainer.bptt_horizon=16", "--set", "trainer.minibatch_size=64",
+    "--steps", "10000000",
+)  # fmt: skip
+"""A run that lasts until it is cancelled."""
+EPISODES = (
+    "--policy", "random", "--mission", "cogsguard_machina_1.miner_tutorial", "--cogs", "4", "--steps", "300",
+    "--episodes", "200",
+)  # fmt: skip
+"""An evaluation that lasts for longer than a rollback."""
 
 
 def test_the_earlier_version_is_upgraded_without_a_failed_call(
@@ -36,13 +51,22 @@ def test_the_earlier_version_is_upgraded_without_a_failed_call(
     daf = installation.client()
     daf("sweep", "run", str(QUICK), "--name", "before", seconds=SWEEP_SECONDS)
     before = results(daf.json("sweep", "get", "before"))
+    daf("train", *LONG_RUN, "--name", "upgraded", "--detach")
+    wait_until(lambda: _updates(daf, "upgraded") > 0, "the job steps")
 
-    with _client(daf) as client, SteadyCalls(client) as calls:
+    with _client(daf) as client, SteadyCalls(client, "trainingJobs/steady-up") as calls:
         installation.upgrade(current.chart, current.tag)
         time.sleep(5)  # the last of the old pods end
-    print(f"{calls.answered} calls during the upgrade, the slowest took {calls.slowest_seconds:.2f} s")
-    assert calls.failures == []
-    assert calls.answered > 100
+        _check(calls, "upgrade")
+
+    # The workers of the version before report to this one, as if nothing had happened.
+    reached = _updates(daf, "upgraded")
+    wait_until(lambda: _updates(daf, "upgraded") > reached, "the job goes on")
+    daf("job", "cancel", "upgraded")
+    daf("job", "watch", "upgraded")
+    (attempt,) = daf.json("job", "attempts", "upgraded")["attempts"]
+    assert attempt["failure"]["reason"] == "CANCELLED"
+    assert _recorded_updates(daf, "upgraded") == list(range(1, _updates(daf, "upgraded") + 1))
 
     assert results(daf.json("sweep", "get", "before")) == before
     daf("sweep", "run", str(QUICK), "--name", "after", seconds=SWEEP_SECONDS)
@@ -77,10 +101,19 @@ def test_a_sweep_finds_what_it_finds_on_a_laptop(installed: Installation, tmp_pa
 
 def test_logs_are_shown_while_pods_live_and_stay_when_they_are_gone(installed: Installation) -> None:
     daf = installed.client()
-    job = daf.json("sweep", "get", "example")["trials"][0]["training_job"]
-    text = daf("logs", job)
-    assert "training" in text
-    assert "agent step" in text
+    daf("train", *LONG_RUN, "--name", "logged", "--detach")
+    following = daf.start("logs", "--follow", "logged")
+    assert following.stdout is not None
+    live = following.stdout.readline()
+    assert running_pods(installed.jobs, "training")
+    assert following.poll() is None
+    daf("job", "cancel", "logged")
+    rest, errors = following.communicate(timeout=120)
+    assert following.returncode == 0, errors
+    assert "agent steps" in live + rest
+
+    wait_until(lambda: not items(installed.jobs, "pods"), "its pods are gone")
+    assert daf("logs", "logged") == live + rest
 
 
 def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: Installation, backing: Backing) -> None:
@@ -111,32 +144,60 @@ def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: In
     attempts = daf.json("job", "attempts", sweep["trials"][0]["training_job"])["attempts"]
     assert len(attempts) > 1
     assert any(attempt["resumed_from"] for attempt in attempts)
-    ends = backing.shell(
-        "psql postgres --tuples-only --no-align --command"
-        " \"select name from scheduler.transitions where to_state in ('SUCCEEDED', 'FAILED') and name like"
-        " 'sweeps/disturbed/trials/%'\""
+    ends = backing.query(
+        "select name from scheduler.transitions where to_state in ('SUCCEEDED', 'FAILED') and name like"
+        " 'sweeps/disturbed/trials/%'"
     )
-    assert Counter(ends.split()) == {f"sweeps/disturbed/trials/{number}": 1 for number in (1, 2)}
+    assert Counter(ends) == {f"sweeps/disturbed/trials/{number}": 1 for number in (1, 2)}
+    for trial in sweep["trials"]:
+        job = trial["training_job"]
+        assert _recorded_updates(daf, job) == list(range(1, _updates(daf, job) + 1))
+
+
+def test_a_standby_takes_over_from_a_leader_that_stands_still(installed: Installation, backing: Backing) -> None:
+    leader = _leader(backing)
+    assert leader in installed.pods("scheduler")
+    if not freeze(leader):
+        pytest.skip("NO PROCESSES: the cluster runs elsewhere, so no pod of it can be made to stand still")
+    try:
+        wait_until(lambda: _leader(backing) != leader, "another one leads", TAKEOVER_SECONDS)
+    finally:
+        thaw(leader)
+    assert _leader(backing) in set(installed.pods("scheduler")) - {leader}
+    installed.client()("sweep", "run", str(QUICK), "--name", "after-the-takeover", seconds=SWEEP_SECONDS)
+    assert _leader(backing) != leader
 
 
 def test_a_backup_is_restored_into_another_installation(
     installed: Installation, backing: Backing, current: Version, image_prefix: str
 ) -> None:
-    """As docs/operations.md says: the database is dumped and loaded; the bucket stays where it is."""
-    expected = results(installed.client().json("sweep", "get", "example"))
-    backing.shell(
-        "pg_dump --format custom --file /data/daf.dump postgres;"
-        " createdb restored;"
-        " pg_restore --dbname restored --exit-on-error /data/daf.dump"
-    )
+    """As docs/operations.md says: the bucket and the database, a job under way; and the secrets of the release."""
+    first = installed.client()
+    expected = results(first.json("sweep", "get", "example"))
+    first("train", *LONG_RUN, "--checkpoint-steps", "2048", "--max-restarts", "1", "--name", "saved", "--detach")
+    wait_until(lambda: bool(first.json("job", "checkpoints", "saved")["checkpoints"]), "the job has saved")
+    backing.copy_bucket("restored")
+    backing.shell("pg_dump --format custom --file /data/daf.dump postgres")
+    backing.copy_bucket("restored")
+    first("job", "cancel", "saved")
+    backing.shell("createdb restored; pg_restore --dbname restored --exit-on-error /data/daf.dump")
     other = Installation(
         backing, installed.directory, f"{installed.namespace}-2", image_prefix, database="restored",
-        values=("scheduler.replicas=1", "statistics.replicas=1", "deployment.replicas=1", "gateway.replicas=1"),
+        values=(
+            "scheduler.replicas=1", "statistics.replicas=1", "deployment.replicas=1", "gateway.replicas=1",
+            "artifacts.url=s3://restored",
+        ),
     )  # fmt: skip
     try:
         other.prepare()
+        other.take_secrets(installed)
         other.upgrade(current.chart, current.tag)
+        assert other.token() == installed.token()
         daf = other.client()
+        wait_until(lambda: _steps_of(daf, "saved") > 0, "the job that was under way has gone on")
+        daf("job", "cancel", "saved")
+        lost, *_ = reversed(daf.json("job", "attempts", "saved")["attempts"])
+        assert lost["failure"]["reason"] == "WORKER_LOST"
         assert results(daf.json("sweep", "get", "example")) == expected
         again = daf.json("evaluate", "-p", "sweeps/example/trials/1", "-m", "cogsguard_machina_1.miner_tutorial",
                          "--cogs", "4", "--steps", "30", "--episodes", "1", "--seed", "5")  # fmt: skip
@@ -151,9 +212,14 @@ def test_a_rollback_serves_what_the_newer_version_has_written(
 ) -> None:
     daf = installation.client()
     expected = results(daf.json("sweep", "get", "example"))
-    with _client(daf) as client, SteadyCalls(client) as calls:
+    evaluation = daf.start("evaluate", *EPISODES, "--json")
+    wait_until(lambda: len(running_pods(installation.jobs, "evaluation")) > 0, "a pod that evaluates is there")
+    with _client(daf) as client, SteadyCalls(client, "trainingJobs/steady-down") as calls:
         installation.helm("rollback", "daf", "1", "--wait", "--timeout", "5m")
-    assert calls.failures == []
+        _check(calls, "rollback")
+    output, errors = evaluation.communicate(timeout=SWEEP_SECONDS)
+    assert evaluation.returncode == 0, errors
+    assert json.loads(output)["evaluation"]["done_episodes"] == 200
     assert results(daf.json("sweep", "get", "example")) == expected
     daf("sweep", "run", str(QUICK), "--name", "rolled-back", seconds=SWEEP_SECONDS)
     installation.upgrade(current.chart, current.tag)
@@ -161,6 +227,30 @@ def test_a_rollback_serves_what_the_newer_version_has_written(
 
 def test_helm_test_plays_episodes(installed: Installation) -> None:
     assert "Succeeded" in installed.helm("test", "daf", "--timeout", "5m")
+
+
+def _check(calls: SteadyCalls, during: str) -> None:
+    print(f"{calls.answered} calls during the {during}, the slowest took {calls.slowest_seconds:.2f} s")
+    calls.stop()
+    assert calls.failures == []
+    assert len(calls.written) > 20
+    assert calls.read() == calls.written
+
+
+def _leader(backing: Backing) -> str:
+    """The pod of the scheduler that leads."""
+    (holder,) = backing.query("select holder from scheduler.leases where name = 'scheduler'")
+    return holder.partition("#")[0]
+
+
+def _updates(daf: Daf, job: str) -> int:
+    """How far a job says it is."""
+    return int(daf.json("job", "get", job)["training_job"].get("progress", {}).get("update", 0))
+
+
+def _recorded_updates(daf: Daf, job: str) -> list[int]:
+    """The updates of which numbers are known, in their order."""
+    return [int(row["update"]) for row in csv.DictReader(io.StringIO(daf("job", "metrics", job, "--csv")))]
 
 
 def _client(daf: Daf) -> Client:
@@ -175,6 +265,12 @@ def _client(daf: Daf) -> Client:
 def _replicas(job: dict[str, Any]) -> frozenset[tuple[str, int]]:
     specs = job["spec"]["pytorchReplicaSpecs"]
     return frozenset((role, spec["replicas"]) for role, spec in specs.items())
+
+
+def _steps_of(daf: Daf, job: str) -> int:
+    """Agent steps that a job has done in the attempt that runs; 0 while none does."""
+    found = daf.json("job", "get", job)["training_job"]
+    return int(found["progress"]["agent_steps"]) if found["state"] == "TRAINING_JOB_STATE_RUNNING" else 0
 
 
 def _steps(daf: Daf, trial: int) -> int:

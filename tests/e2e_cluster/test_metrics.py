@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(900)]
 
 MISSION = "cogsguard_machina_1.miner_tutorial"
 EPISODES = 4
+AGENT_STEPS = 512
 
 
 def test_prometheus_finds_every_service_and_sees_an_evaluation(installed: Installation, tmp_path: Path) -> None:
@@ -30,10 +31,17 @@ def test_prometheus_finds_every_service_and_sees_an_evaluation(installed: Instal
 
             episodes = f"sum({of('daf_evaluation_episodes_total')})"
             succeeded = f"max({of('daf_resources', kind='evaluation', state='SUCCEEDED')})"
-            before = {query: prometheus.until(query, 0) for query in (episodes, succeeded)}
+            stepped = f"sum({of('daf_training_agent_steps_total')})"
+            started = f"sum({of('daf_training_start_seconds_count')})"
+            before = {query: prometheus.until(query, 0) for query in (episodes, succeeded, stepped, started)}
             daf("evaluate", "-p", "random", "-m", MISSION, "--cogs", "4", "--steps", "20", "--episodes", str(EPISODES))
             assert prometheus.until(episodes, before[episodes] + EPISODES) == before[episodes] + EPISODES
             assert prometheus.until(succeeded, before[succeeded] + 1) == before[succeeded] + 1
+            daf("train", "-m", MISSION, "--cogs", "4", "--max-steps", "30", "-p", "lstm", "--num-envs", "2",
+                "--set", "trainer.bptt_horizon=16", "--set", "trainer.minibatch_size=64",
+                "--steps", str(AGENT_STEPS))  # fmt: skip
+            assert prometheus.until(stepped, before[stepped] + AGENT_STEPS) >= before[stepped] + AGENT_STEPS
+            assert prometheus.until(started, before[started] + 1) == before[started] + 1
             _check_numbers(prometheus)
 
 

@@ -48,6 +48,20 @@ def wait_until(what: Callable[[], bool], described: str, seconds: float = 180) -
         time.sleep(0.5)
 
 
+def freeze(pod: str) -> bool:
+    """Stops a pod's processes without ending them, as when their machine stands still. False: they run elsewhere."""
+    processes = _processes_of(pod)
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    return bool(processes)
+
+
+def thaw(pod: str) -> None:
+    """Lets them go on."""
+    for process in _processes_of(pod):
+        os.kill(process, signal.SIGCONT)
+
+
 def kill(namespace: str, pod: str) -> None:
     """Ends a pod's processes by SIGKILL where this machine runs them; elsewhere the pod is deleted by force."""
     processes = _processes_of(pod)
