@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +49,11 @@ def pods(cluster: Cluster, settings: BackendSettings) -> list[str]:
         *("-l", f"app.kubernetes.io/instance={settings.instance}"),
     )
     return found.stdout.split()
+
+
+def items(cluster: Cluster, namespace: str, *what: str) -> list[dict[str, Any]]:
+    """The objects of a kind, or those that further arguments leave."""
+    return list(json.loads(cluster.kubectl("-n", namespace, "get", *what, "-o", "json").stdout)["items"])
 
 
 async def test_a_cluster_without_the_operator_is_told_apart_and_told_what_it_lacks(make: MakeBackend) -> None:
@@ -217,16 +224,60 @@ async def test_all_goes_with_the_owner(
         await training.start(workload("job-a2"))
 
 
+@pytest.mark.parametrize(
+    "form", [PyTorchJobForm(), IndexedJobForm()]
+)  # of one pod, it has no container of the operator
 async def test_pods_pass_the_restricted_standard_and_hold_no_secret_but_their_token(
-    make: MakeBackend, cluster: Cluster, settings: BackendSettings
+    make: MakeBackend, form: PyTorchJobForm | IndexedJobForm, cluster: Cluster, settings: BackendSettings
 ) -> None:
     with cluster.namespace(f"daf-test-{settings.instance}", "restricted") as name:
-        backend = make(IndexedJobForm(), kubernetes_namespace=name, kubernetes_owner="")
-        await backend.start(workload("eval-w1", "evaluate", DAF_TOKEN="s3cret", TOKEN_WANTED="s3cret"))
-        assert await ended(backend, "eval-w1") == Observation(State.SUCCEEDED)
-        found = json.loads(cluster.kubectl("-n", name, "get", "pods", "-o", "json").stdout)["items"][0]["spec"]
+        backend = make(form, kubernetes_namespace=name, kubernetes_owner="")
+        await backend.start(workload("job-a1", "evaluate", DAF_TOKEN="s3cret", TOKEN_WANTED="s3cret"))
+        assert await ended(backend, "job-a1") == Observation(State.SUCCEEDED)
+        found = items(cluster, name, "pods")[0]["spec"]
         assert "s3cret" not in json.dumps([v for v in found["containers"][0]["env"] if v["name"] != "TOKEN_WANTED"])
         assert [volume["name"] for volume in found["volumes"]] == ["work", "tmp", "shm"]  # no account's token
+
+
+@pytest.mark.parametrize("form", [PyTorchJobForm(), IndexedJobForm()])
+async def test_an_object_and_its_pods_say_of_which_attempt_they_are(
+    make: MakeBackend, form: PyTorchJobForm | IndexedJobForm, cluster: Cluster, settings: BackendSettings
+) -> None:
+    backend = make(form)
+    for attempt in ("1", "2"):
+        await backend.start(workload(f"job-a{attempt}", "evaluate", DAF_ATTEMPT=attempt))
+    for attempt in ("1", "2"):
+        await ended(backend, f"job-a{attempt}")
+    for kind in (form.kind.plural, "pods"):
+        found = items(cluster, settings.kubernetes_namespace, kind, "-l", "daf/attempt=2")
+        assert [one["metadata"]["labels"]["daf/workload"] for one in found] == ["job-a2"]
+
+
+@pytest.fixture
+def priority_class(cluster: Cluster, settings: BackendSettings) -> Iterator[str]:
+    """Of the lowest priority, so that it is in nobody's way."""
+    name = f"daf-test-{settings.instance}"
+    cluster.kubectl("create", "priorityclass", name, "--value=-7", "--preemption-policy=Never")
+    yield name
+    cluster.kubectl("delete", "priorityclass", name)
+
+
+@pytest.mark.parametrize("form", [PyTorchJobForm(), IndexedJobForm()])
+async def test_priority_and_tolerations_of_a_profile_reach_its_pods(
+    make: MakeBackend,
+    form: PyTorchJobForm | IndexedJobForm,
+    cluster: Cluster,
+    settings: BackendSettings,
+    priority_class: str,
+) -> None:
+    spot = {"key": "daf.test/spot", "operator": "Equal", "value": "yes", "effect": "NoSchedule"}
+    profiles = {"spot": PodSettings(priority_class_name=priority_class, tolerations=(spot,))}
+    backend = make(form, pods=PodProfiles(profiles=profiles))
+    await backend.start(replace(workload("job-a1", "evaluate"), profile="spot"))
+    assert (await ended(backend, "job-a1")).state is State.SUCCEEDED
+    (pod,) = items(cluster, settings.kubernetes_namespace, "pods")
+    assert (pod["spec"]["priorityClassName"], pod["spec"]["priority"]) == (priority_class, -7)
+    assert spot in pod["spec"]["tolerations"]
 
 
 async def test_ranks_are_spread_over_pods_as_torchrun_is_told(make: MakeBackend) -> None:
@@ -247,8 +298,7 @@ async def test_ranks_of_a_job_have_a_network_of_their_own_for_as_long_as_it_is_t
     make: MakeBackend, cluster: Cluster, settings: BackendSettings
 ) -> None:
     def found(kind: str) -> list[dict[str, Any]]:
-        listed = cluster.kubectl("-n", settings.kubernetes_namespace, "get", kind, "-o", "json").stdout
-        return list(json.loads(listed)["items"])
+        return items(cluster, settings.kubernetes_namespace, kind)
 
     backend = make(PyTorchJobForm(), kubernetes_network_policies=True)
     two_pods = Ranks(count=2, per_machine=1)
