@@ -224,9 +224,7 @@ async def test_all_goes_with_the_owner(
         await training.start(workload("job-a2"))
 
 
-@pytest.mark.parametrize(
-    "form", [PyTorchJobForm(), IndexedJobForm()]
-)  # of one pod, it has no container of the operator
+@pytest.mark.parametrize("form", [PyTorchJobForm(), IndexedJobForm()])  # the operator adds nothing to one pod alone
 async def test_pods_pass_the_restricted_standard_and_hold_no_secret_but_their_token(
     make: MakeBackend, form: PyTorchJobForm | IndexedJobForm, cluster: Cluster, settings: BackendSettings
 ) -> None:
