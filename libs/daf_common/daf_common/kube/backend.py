@@ -143,8 +143,11 @@ class KubernetesBackend:
         if NETWORK_POLICIES in self._belongings and needs_network(workload):
             belongings[NETWORK_POLICIES] = network_of(metadata, labels)
         for kind, belonging in belongings.items():
-            with contextlib.suppress(AlreadyExists):
-                await self._api.create(kind, belonging)
+            try:
+                with contextlib.suppress(AlreadyExists):
+                    await self._api.create(kind, belonging)
+            except (NotFound, FailedPrecondition) as error:
+                await self._made_before(name, error)
         settings = self._settings.pods.of(workload.profile)
         pod = pod_template(
             workload,
@@ -165,8 +168,7 @@ class KubernetesBackend:
             "spec": self._form.specification(workload, pod),
         }
         made = await self._create(name, body)
-        reference = {"apiVersion": self._form.kind.api, "kind": self._form.kind.name, "name": name}
-        owned = {"metadata": {"ownerReferences": [{**reference, "uid": made["metadata"]["uid"]}]}}
+        owned = {"metadata": {"ownerReferences": [_reference(self._form.kind, made)]}}
         for kind in belongings:
             with contextlib.suppress(NotFound):
                 await self._api.patch(kind, name, owned)
@@ -203,7 +205,9 @@ class KubernetesBackend:
         for pod in pods:
             if not reasons.is_ending(pod):
                 await self._api.delete(PODS, reasons.name_of(pod), math.ceil(grace_seconds))
-        await self._delete(name)
+        if pods:
+            await self._leave_network(object_name(name), pods)
+        await self._delete(name, but=NETWORK_POLICIES if pods else None)
 
     async def logs(self, name: str, replica: int = 0) -> bytes:
         """See `Backend.logs`. Of a replica whose pod was replaced, the logs of all its pods."""
@@ -243,7 +247,7 @@ class KubernetesBackend:
             where = self._settings.kubernetes_namespace
             message = f"there is no ConfigMap {name} in namespace {where}, to which workloads belong: install it"
             raise FailedPrecondition(message, reason="NO_OWNER") from error
-        return [{"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": found["metadata"]["uid"]}]
+        return [_reference(CONFIG_MAPS, found)]
 
     async def _create(self, name: str, body: Object) -> Object:
         """The object of a workload whose belongings are there."""
@@ -252,20 +256,32 @@ class KubernetesBackend:
         except AlreadyExists:
             return await self._own(name)
         except (NotFound, FailedPrecondition) as error:
-            with contextlib.suppress(NotFound):  # a quota also refuses what was made before
-                return await self._own(name)
-            await self._delete_belongings(name)  # without their workload, nobody would come back to them
-            if isinstance(error, NotFound):
-                raise self._missing(error) from error
-            raise
+            return await self._made_before(name, error)
 
-    async def _delete(self, name: str) -> None:
+    async def _made_before(self, name: str, error: NotFound | FailedPrecondition) -> Object:
+        """The object of a workload, of which something was refused: a quota also refuses what was made before."""
+        with contextlib.suppress(NotFound):
+            return await self._own(name)
+        await self._delete_belongings(name)  # without their workload, nobody would come back to them
+        if isinstance(error, NotFound):
+            raise self._missing(error) from error
+        raise error
+
+    async def _leave_network(self, name: str, pods: Iterable[Object]) -> None:
+        """Lets a workload's network be deleted with the last of its pods, which need it to save what they have."""
+        if NETWORK_POLICIES in self._belongings:
+            owned = {"metadata": {"ownerReferences": [_reference(PODS, pod) for pod in pods]}}
+            with contextlib.suppress(NotFound):  # one pod alone has none
+                await self._api.patch(NETWORK_POLICIES, name, owned)
+
+    async def _delete(self, name: str, but: Kind | None = None) -> None:
         await self._api.delete(self._form.kind, object_name(name))
-        await self._delete_belongings(object_name(name))
+        await self._delete_belongings(object_name(name), but)
 
-    async def _delete_belongings(self, name: str) -> None:
+    async def _delete_belongings(self, name: str, but: Kind | None = None) -> None:
         for kind in self._belongings:
-            await self._api.delete(kind, name)
+            if kind != but:
+                await self._api.delete(kind, name)
 
     async def _own(self, name: str) -> Object:
         found = await self._api.get(self._form.kind, name)
@@ -384,6 +400,11 @@ class KubernetesBackend:
         for event in sorted(events, key=_event_time):
             by_uid[event["involvedObject"].get("uid", "")].append(event)
         return by_uid
+
+
+def _reference(kind: Kind, owner: Object) -> Object:
+    metadata = owner["metadata"]
+    return {"apiVersion": kind.api, "kind": kind.name, "name": metadata["name"], "uid": metadata["uid"]}
 
 
 def _runs(pods: Iterable[Object], waiting: str) -> Observation:
