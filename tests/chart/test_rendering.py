@@ -75,6 +75,21 @@ def test_all_pods_are_restricted(values: Values) -> None:
             assert container["resources"]["limits"]["memory"], name
 
 
+@pytest.mark.parametrize("values", [{}, SINGLE_NODE], ids=["services", "single node"])
+def test_pods_that_stay_request_a_little_of_the_disk_that_they_may_fill(values: Values) -> None:
+    for name, spec in render(values).pods():
+        if name.startswith(("Deployment/", "StatefulSet/")):
+            (container,) = spec["containers"]
+            limits = [volume["emptyDir"]["sizeLimit"] for volume in spec["volumes"] if "emptyDir" in volume]
+            requested = mebibytes(container["resources"]["requests"]["ephemeral-storage"])
+            assert 0 < requested < sum(map(mebibytes, limits)) / 4, name
+
+
+def mebibytes(quantity: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", quantity).groups()  # type: ignore[union-attr]
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
 def test_only_services_that_start_workloads_have_a_token_of_the_api(rendered: Rendered) -> None:
     for name, spec in rendered.pods():
         expected = name in {"Deployment/daf-training", "Deployment/daf-evaluation"}
@@ -262,6 +277,19 @@ def test_workload_identity_is_reached_by_services_that_use_the_store_without_key
     assert metadata(render({"artifacts": {"url": "s3://bucket", "existingSecret": "keys"}})) == set()
 
 
+def test_what_jobs_reach_of_the_network_may_be_narrowed() -> None:
+    private = ["10.0.0.0/8", "fc00::/7"]
+    (store,) = rules(render({"jobs": {"egressExcept": private}}), "daf-jobs", "egress", 443)
+    assert [block["ipBlock"]["cidr"] for block in store["to"]] == ["0.0.0.0/0", "::/0"]
+    for block, network in zip((peer["ipBlock"] for peer in store["to"]), private, strict=True):
+        assert [n for n in private if n in block["except"]] == [network]  # of its family: others are refused
+        assert len(block["except"]) > 1
+
+    named = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+    (store,) = rules(render({"networkPolicy": {"artifacts": {"to": named}}}), "daf-jobs", "egress", 443)
+    assert store["to"] == named
+
+
 def test_jobs_reach_a_store_in_the_cluster(rendered: Rendered) -> None:
     own = render({"artifacts": {"url": "s3://bucket", "endpoint": "http://minio.store:9000"}})
 
@@ -324,14 +352,30 @@ def test_all_pods_that_call_out_trust_given_authorities_from_their_first_line_on
                 assert f"{mounts['authorities']}/ca.crt" == bundle, name
 
 
-def test_the_hook_finds_authorities_that_are_made_before_it() -> None:
+@pytest.mark.parametrize(("kind", "name"), [("ConfigMap", "daf-authorities-hook"), ("NetworkPolicy", "daf-migrations")])
+def test_the_hook_finds_what_it_needs_made_before_it(kind: str, name: str) -> None:
     rendered = render({"certificateAuthorities": {"pem": "-----BEGIN CERTIFICATE-----"}})
 
-    made = rendered.one("ConfigMap", "daf-authorities-hook")["metadata"]["annotations"]
+    made = rendered.one(kind, name)["metadata"]["annotations"]
     migrating = rendered.one("Job", "daf-migrations")["metadata"]["annotations"]
     assert made["helm.sh/hook"] == migrating["helm.sh/hook"]
     assert int(made["helm.sh/hook-weight"]) < int(migrating.get("helm.sh/hook-weight", 0))
-    assert "hook-succeeded" in made["helm.sh/hook-delete-policy"]
+    assert set(made["helm.sh/hook-delete-policy"].split(",")) == {"before-hook-creation", "hook-succeeded"}
+
+
+def test_the_hook_reaches_the_database_in_a_namespace_that_denies_everything(rendered: Rendered) -> None:
+    job = rendered.one("Job", "daf-migrations")["spec"]["template"]["metadata"]["labels"]
+    before = [
+        p for p in rendered.of("NetworkPolicy").values() if "helm.sh/hook" in p["metadata"].get("annotations", {})
+    ]
+    opened = [
+        (port["protocol"], port["port"])
+        for policy in before
+        if policy["spec"]["podSelector"]["matchLabels"].items() <= job.items()
+        for rule in policy["spec"]["egress"]
+        for port in rule["ports"]
+    ]
+    assert sorted(opened) == [("TCP", 53), ("TCP", 5432), ("UDP", 53)]
 
 
 def test_the_database_url_comes_from_a_secret(rendered: Rendered) -> None:

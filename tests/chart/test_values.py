@@ -85,6 +85,11 @@ def test_helm_lint_accepts_what_the_documentation_shows(values: Values) -> None:
         ({"database": {"existingSecret": ""}}, "database.existingSecret is needed"),
         ({"artifacts": {"url": ""}}, "artifacts.url is needed"),
         ({"jobs": {"namespace": "team"}}, "jobs.createNamespace"),
+        ({"jobs": {"egressExcept": ["10.0.0.1"]}}, "/jobs/egressExcept/0"),
+        (
+            {"jobs": {"egressExcept": ["10.0.0.0/8"]}, "networkPolicy": {"artifacts": {"to": [{"podSelector": {}}]}}},
+            "jobs.egressExcept narrows",
+        ),
         ({"gateway": {"ingress": {"enabled": True}}}, "gateway.hosts is needed"),
         ({"gateway": {"service": {"nodePort": 70000}}}, "/gateway/service/nodePort"),
         ({"gateway": {"service": {"nodePort": 30443}}}, "gateway.service.nodePort needs"),
