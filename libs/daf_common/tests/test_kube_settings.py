@@ -58,10 +58,21 @@ def template(settings: PodSettings = PLAIN, **environment: str) -> dict[str, obj
 def test_memory_and_gpus_are_guaranteed_and_cores_may_be_shared() -> None:
     pod: dict = template(PodSettings(cpu_share=0.25, labels={"daf/workload": "mine", "queue": "q"}))
     assert pod["spec"]["containers"][0]["resources"] == {
-        "requests": {"cpu": "500m", "memory": "3584Mi", "nvidia.com/gpu": "1"},
+        "requests": {"cpu": "500m", "memory": "3584Mi", "ephemeral-storage": "1024Mi", "nvidia.com/gpu": "1"},
         "limits": {"memory": "3584Mi", "nvidia.com/gpu": "1"},
     }
     assert pod["metadata"]["labels"] == {"daf/workload": "job-a1", "queue": "q"}  # ours are ours
+
+
+def test_a_little_of_the_disk_is_requested_but_in_a_queue_that_may_not_know_of_it() -> None:
+    def requests(settings: PodSettings) -> dict[str, str]:
+        pod: dict = template(settings)
+        found: dict[str, str] = pod["spec"]["containers"][0]["resources"]["requests"]
+        return found
+
+    assert requests(PodSettings(scratch_gib=50))["ephemeral-storage"] == "5120Mi"
+    assert requests(PodSettings(scratch_gib=0.001))["ephemeral-storage"] == "1Mi"
+    assert "ephemeral-storage" not in requests(PodSettings(labels={"kueue.x-k8s.io/queue-name": "team"}))
 
 
 def test_a_companys_authorities_are_trusted_beside_the_public_ones() -> None:

@@ -21,6 +21,12 @@ GPU = "nvidia.com/gpu"
 LOST_NODE_SECONDS = 60
 """How long a node may be out of reach before its pods are given up: workers go on elsewhere from what they saved."""
 
+SCRATCH_REQUESTED = 0.1
+"""Part of one volume's disk that is requested: nodes that have promised theirs get no more pods, and pods that use less
+are not the first to be evicted when a disk fills up. In full, both volumes would make small nodes unfit."""
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
 SECRET_VARIABLES = ("DAF_TOKEN",)
 """What of a workload's environment is kept in its secret."""
 
@@ -130,7 +136,10 @@ def _resources(resources: Resources, settings: PodSettings) -> Object:
     if resources.gpus:
         fixed[GPU] = str(resources.gpus)
     cpus = f"{max(1, round(resources.cpus * settings.cpu_share * 1000))}m"
-    return {"requests": {"cpu": cpus, **fixed}, "limits": fixed}
+    disk = {"ephemeral-storage": _gib(settings.scratch_gib * SCRATCH_REQUESTED)}
+    if QUEUE_LABEL in settings.labels:
+        disk = {}  # Kueue admits nothing that requests what its queue has no quota of, and few have one of disk
+    return {"requests": {"cpu": cpus, **disk, **fixed}, "limits": fixed}
 
 
 def _lost_nodes() -> list[Object]:
