@@ -92,9 +92,8 @@ async def test_a_quota_that_refuses_is_shown_and_obeyed_until_it_is_raised(
         backend = make(form, kubernetes_namespace=name, kubernetes_owner="")
         await backend.start(workload("job-a1", "evaluate"))
         assert "exceeded quota: none" in await waiting(backend, "job-a1", "exceeded quota")
-        if form.service == "evaluation":  # the operator takes minutes to try again
-            cluster.kubectl("-n", name, "delete", "quota", "none")
-            assert (await ended(backend, "job-a1")).state is State.SUCCEEDED
+        cluster.kubectl("-n", name, "delete", "quota", "none")
+        assert (await ended(backend, "job-a1")).state is State.SUCCEEDED
 
 
 @pytest.mark.parametrize("form", [PyTorchJobForm(), IndexedJobForm()])
