@@ -63,7 +63,7 @@ def test_the_earlier_version_is_upgraded_without_a_failed_call(
     reached = _updates(daf, "upgraded")
     wait_until(lambda: _updates(daf, "upgraded") > reached, "the job goes on")
     daf("job", "cancel", "upgraded")
-    daf("job", "watch", "upgraded")
+    daf("job", "watch", "upgraded", code=1)
     (attempt,) = daf.json("job", "attempts", "upgraded")["attempts"]
     assert attempt["failure"]["reason"] == "CANCELLED"
     assert _recorded_updates(daf, "upgraded") == list(range(1, _updates(daf, "upgraded") + 1))
@@ -182,7 +182,7 @@ def test_a_backup_is_restored_into_another_installation(
     first("job", "cancel", "saved")
     backing.shell("createdb restored; pg_restore --dbname restored --exit-on-error /data/daf.dump")
     other = Installation(
-        backing, installed.directory, f"{installed.namespace}-2", image_prefix, database="restored",
+        installed.directory, f"{installed.namespace}-2", image_prefix, backing, database="restored",
         values=(
             "scheduler.replicas=1", "statistics.replicas=1", "deployment.replicas=1", "gateway.replicas=1",
             "artifacts.url=s3://restored",
