@@ -10,6 +10,7 @@ from datetime import datetime
 from daf_common.errors import Aborted, InvalidArgument, PermissionDenied
 from daf_common.failures import Failure
 from daf_training.jobs import OCCUPYING, Job
+from daf_training.profiles import MAX_WORKERS
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def admit(job: Job, attempt: int, token: str, rank: int) -> None:
     # A job that has not started yet has none.
     if not job.token or not hmac.compare_digest(token.encode(), job.token.encode()):
         raise PermissionDenied(f"this is not the token of attempt {attempt} of {job.id}", reason="WRONG_TOKEN")
-    workers = job.granted.workers
+    # Of an attempt that is over, the row does not say any more how many it had.
+    workers = job.granted.workers if job.state in OCCUPYING else MAX_WORKERS
     if not 0 <= rank < workers:
         raise InvalidArgument.field("attempt.rank", f"must be between 0 and {workers - 1}, not {rank}")
 

@@ -20,7 +20,7 @@ FRONT = 64
 # Built once: every job's path has them.
 _OCCUPYING = JOBS.c.state.in_([state.value for state in sorted(OCCUPYING, key=lambda state: state.value)])
 _OCCUPIED = sa.select(JOBS.c.id).where(_OCCUPYING)
-_GRANTED = (JOBS.c.compute, JOBS.c.attempt, JOBS.c.workers, JOBS.c.workers_attempt)
+_GRANTED = (JOBS.c.compute, JOBS.c.state, JOBS.c.attempt, JOBS.c.workers, JOBS.c.workers_attempt)
 _HELD = sa.select(*_GRANTED, JOBS.c.gpus).where(_OCCUPYING)
 _IS_WAITING = JOBS.c.state == JobState.PENDING.value
 _WAITING = (

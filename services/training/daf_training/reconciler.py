@@ -66,6 +66,9 @@ class JobController:
 
     async def observe(self, rows: Mapping[str, Job]) -> Mapping[str, Seen]:
         """See `Controller.observe`. Jobs whose workloads cannot be seen now are left out."""
+        for job in rows.values():
+            if job.state is not JobState.STARTING:  # a job of the same id may come after it
+                self._patience.forget(workload_name(job.id, job.attempt))
         workloads: Mapping[str, Observation] | None = {}
         if any(job.attempt and not job.ended for job in rows.values()):
             try:

@@ -45,7 +45,7 @@ def changing_columns(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "token": job.token,
         "workers": job.workers,
-        "workers_attempt": job.attempt,
+        "workers_attempt": _workers_attempt(job.state, job.attempt),
         "gpus": list(job.gpus),
         "reports": job.reports.get(0, 0),
         "other_reports": {str(rank): sequence for rank, sequence in job.reports.items() if rank},
@@ -104,8 +104,8 @@ def to_profile(column: Mapping[str, Any]) -> Profile:
 
 def to_workers(row: sa.Row[Any]) -> int:
     """`Job.workers` of a row of `jobs`. The version before gives all to each attempt that it starts, and leaves behind
-    what was said of the one before."""
-    workers: int = row.workers if row.workers_attempt == row.attempt else 0
+    what was said of the one before, or of one that it has ended."""
+    workers: int = row.workers if row.workers_attempt == _workers_attempt(JobState(row.state), row.attempt) else 0
     return workers
 
 
@@ -122,6 +122,12 @@ def to_attempt(row: sa.Row[Any]) -> Attempt:
         failure=_failure(row),
         end_time=utc(row.end_time) if row.end_time else None,
     )
+
+
+def _workers_attempt(state: JobState, attempt: int) -> int:
+    """Of which attempt `workers` speaks: of the one there is or, while the job waits, of the next, told apart by the
+    sign."""
+    return -attempt if state is JobState.PENDING else attempt
 
 
 def _compute_column(profile: Profile) -> Mapping[str, Any]:

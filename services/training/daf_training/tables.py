@@ -51,7 +51,8 @@ JOBS = sa.Table(
     info={"key": "id"},
 )
 """One row a job. `number` is the order of creation; `spec`, `progress` and the checkpoints are serialized messages;
-`reports` are those of rank 0, `other_reports` those of the others; `workers` is said of attempt `workers_attempt`."""
+`reports` are those of rank 0, `other_reports` those of the others; `workers` is said of attempt `workers_attempt` or,
+where that is negative, of the one after it."""
 
 ATTEMPTS = sa.Table(
     "attempts",

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from daf_common.channel import raising
 from daf_common.clock import ManualClock
 from daf_common.errors import FailedPrecondition
 from daf_common.workloads import Ranks, State
+from daf_protos.training.v1 import training_service_pb2 as pb
 from daf_protos.training.v1 import worker_service_pb2 as worker_pb
 from daf_protos.training.v1.training_job_pb2 import TrainingProgress
 
@@ -136,6 +138,26 @@ async def test_a_restarted_service_waits_no_shorter_and_remembers_what_the_next_
     await ended_for_too_few(stack, 1)
     await stack.started("j", 2)
     assert stack.machines.started["j-a2"].ranks == Ranks(1, per_machine=1)
+
+
+async def test_a_job_under_the_name_of_one_before_is_waited_for_anew(unlimited: Stack, clock: ManualClock) -> None:
+    stack = unlimited
+    await stack.create("j", workers=2, min_workers=1)
+    await stack.started("j")
+    stack.machines.see("j-a1", NO_ROOM, running=1)
+    await stack.until_waiting_for("j", NO_ROOM)
+    clock.advance(60)
+    stack.machines.see("j-a1", NO_ROOM, running=1)
+    await ended_for_too_few(stack, 1)
+    await stack.succeed(await stack.started("j", 2))
+    await raising(stack.jobs.DeleteTrainingJob(pb.DeleteTrainingJobRequest(name="trainingJobs/j")))
+
+    stack.machines.see("j-a1", NO_ROOM, running=1)  # as of the one before
+    await stack.create("j", workers=2, min_workers=1)
+    for what in ("first", "second"):
+        stack.machines.see("j-a1", what, running=1)
+        await stack.until_waiting_for("j", what)
+    assert [attempt.HasField("end_time") for attempt in await stack.attempts("j")] == [False]
 
 
 async def test_a_job_that_needs_all_its_workers_waits_for_them(unlimited: Stack, clock: ManualClock) -> None:

@@ -144,6 +144,11 @@ def test_an_attempt_that_cannot_have_all_workers_is_followed_by_one_with_as_many
     assert again.attempt_end.failure == failure
     assert again.history[-1].reason == jobs.TOO_FEW_WORKERS
 
+    for smaller in (again, replace(again, compute=CPU_SMALL)):  # or resumed with fewer
+        admit(smaller, 1, "t", rank=3)  # it was one of those that there were
+        with pytest.raises(Aborted, match="attempt 1 of j has ended"):
+            check_alive(smaller)
+
     second, _ = decide(again, Seen(admission=Granted(), new_token="other"), NOW)
     assert (second.state, second.attempt, second.granted.workers) == (JobState.STARTING, 2, 3)
     admit(second, 2, "other", rank=2)

@@ -229,6 +229,35 @@ async def test_an_attempt_that_the_version_before_starts_has_all_workers(databas
     assert batch.admissions == {"waits": Held("1 CPU: 0 of 3 are free")}
 
 
+@pytest.mark.parametrize(
+    ("state", "then"),
+    [
+        pytest.param("RUNNING", [{"state": "PENDING"}], id="it ends one that is repeated"),
+        pytest.param("RUNNING", [{"state": "FAILED"}, {"state": "PENDING"}], id="it ends one and resumes the job"),
+        pytest.param("PENDING", [{"state": "STARTING", "attempt": 2}], id="it starts the next"),
+        pytest.param("PENDING", [{"state": "STARTING", "attempt": 2}, {"state": "PENDING"}], id="it ends that, too"),
+    ],
+)
+async def test_what_the_version_before_does_with_an_attempt_of_fewer_workers_leads_to_one_with_all(
+    database: Store, state: str, then: list[dict[str, Any]]
+) -> None:
+    compute = replace(CPU_SMALL, workers=4)
+    few = Job("j", b"", NOW, compute=compute, min_workers=1, state=JobState(state), attempt=1, workers=2)
+    await database.run(store.add_job, few)
+    assert (await database.read(store.get_job, "j")).granted.workers == 2
+
+    def as_it_does(tx: Any) -> None:  # it knows no more of this
+        for columns in then:
+            tx.execute(sa.update(store.JOBS).where(store.JOBS.c.id == "j").values(columns))
+
+    await database.run(as_it_does)
+    job = await database.read(store.get_job, "j")
+    assert job.granted.workers == 4
+    if job.state is JobState.PENDING:
+        batch = await database.read(store.load_jobs, ["j"], Capacity(3, None, 0))
+        assert batch.admissions == {"j": Granted(workers=3)}
+
+
 async def test_what_a_job_that_waits_may_have_at_most_is_kept(database: Store) -> None:
     job = Job("j", b"", NOW, compute=replace(CPU_SMALL, workers=4), min_workers=1, attempt=1, workers=2)
     await database.run(store.add_job, job)
