@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.daf_command import Daf
-from tests.e2e_cluster.tools import items, kubectl, run, wait_until
+from tests.e2e_cluster.release import Release
+from tests.e2e_cluster.tools import items, kubectl, wait_until
 
 HERE = Path(__file__).parent
-CHART = HERE.parents[1] / "deploy" / "helm" / "daf"
 SERVICES = ("scheduler", "training", "evaluation", "statistics", "deployment")
 
 
@@ -73,18 +69,13 @@ class Backing:
 
 
 @dataclass(frozen=True)
-class Installation:
-    """A release of the chart."""
+class Installation(Release):
+    """The services, each by itself."""
 
     backing: Backing
-    directory: Path
-    """Where the client's homes are made."""
-    namespace: str
-    image_prefix: str
-    values: tuple[str, ...] = field(default=())
+    values: tuple[str, ...] = ()
     """Further values, as `helm --set` takes them."""
     database: str = "postgres"
-    forwards: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def jobs(self) -> str:
@@ -93,9 +84,7 @@ class Installation:
 
     def prepare(self) -> None:
         """Makes the namespace and the secrets that the values name."""
-        kubectl(self.namespace, "create", "namespace", self.namespace)
-        modes = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
-        kubectl(self.namespace, "label", "namespace", self.namespace, *modes)
+        super().prepare()
         secrets = {
             "database": {"url": self.backing.database_url(self.database)},
             "artifacts": {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "for-tests-only"},
@@ -112,73 +101,20 @@ class Installation:
 
     def upgrade(self, chart: Path, tag: str, *values: str) -> None:
         """Installs or upgrades the release to a chart and its images, and waits until everything is ready."""
-        settings = [
-            f"image.prefix={self.image_prefix}",
-            f"image.tag={tag}",
-            f"artifacts.endpoint={self.backing.s3_endpoint}",
-            f"jobs.namespace={self.jobs}",
-            *self.values,
-            *values,
-        ]
-        run(
-            "helm", "upgrade", "daf", str(chart), "--install", "--namespace", self.namespace, "--values",
-            str(HERE / "values.yaml"), "--wait", "--wait-for-jobs", "--timeout", "5m",
-            *(part for setting in settings for part in ("--set", setting)),
+        self.install(
+            chart, tag, HERE / "values.yaml", f"artifacts.endpoint={self.backing.s3_endpoint}",
+            f"jobs.namespace={self.jobs}", *self.values, *values,
         )  # fmt: skip
 
-    def helm(self, *arguments: str) -> str:
-        """Runs helm on the release."""
-        return run("helm", *arguments, "--namespace", self.namespace)
-
-    def client(self, name: str = "client") -> Daf:
-        """A `daf` command that talks to the gateway, over TLS and with a token, from outside of the cluster."""
-        daf = Daf(self.directory / f"{self.namespace}-{name}")
-        daf.home.mkdir(parents=True, exist_ok=True)
-        (daf.home / "token").write_text(self.token())
-        (daf.home / "ca.crt").write_text(self._secret("daf-gateway-tls", "ca.crt"))
-        daf(
-            "context", "add", "cluster", self.address(), "--token-file", str(daf.home / "token"),
-            "--ca", str(daf.home / "ca.crt"), "--server-name", "daf-gateway", "--use",
-        )  # fmt: skip
-        return daf
-
-    def token(self, principal: str = "admin") -> str:
-        """A person's token."""
-        return self._secret("daf-tokens", principal)
-
-    def address(self) -> str:
-        """Where the gateway is found from outside: on a node's port, unless E2E_ADDRESS says where the first one is."""
-        if address := os.environ.get("E2E_ADDRESS"):
-            return address if self.database == "postgres" else self._forwarded()
-        (service,) = [s for s in items(self.namespace, "services") if s["metadata"]["name"] == "daf-gateway"]
-        node = items(self.namespace, "nodes")[0]
-        host = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
-        return f"{host}:{service['spec']['ports'][0]['nodePort']}"
-
-    def _forwarded(self) -> str:
-        """Through the API server; as long as the gateway's pod lives."""
-        command = ["kubectl", "--namespace", self.namespace, "port-forward", "service/daf-gateway", ":443"]
-        forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        self.forwards.append(forward)
-        assert forward.stdout is not None
-        return forward.stdout.readline().split()[2]  # Forwarding from 127.0.0.1:36235 -> 8443
-
-    def pods(self, service: str) -> list[str]:
-        """The names of a service's running pods."""
-        selector = f"app.kubernetes.io/component={service}"
-        return [pod["metadata"]["name"] for pod in items(self.namespace, "pods", selector)]
-
-    def uninstall(self) -> None:
-        """Removes the release."""
-        self.helm("uninstall", "daf", "--wait")
+    @property
+    def has_address(self) -> bool:
+        """The first one."""
+        return self.database == "postgres"
 
     def delete(self) -> None:
         """Removes the namespaces, with all that is left in them."""
-        for forward in self.forwards:
-            forward.kill()
-            forward.communicate()
-        for namespace in (self.namespace, self.jobs):
-            kubectl(namespace, "delete", "namespace", namespace, "--wait=false", check=False)
+        super().delete()
+        kubectl(self.jobs, "delete", "namespace", self.jobs, "--wait=false", check=False)
 
     def wait_until_ready(self) -> None:
         """Waits until all deployments have all their pods again."""
@@ -189,10 +125,6 @@ class Installation:
             ),
             "all services are ready",
         )
-
-    def _secret(self, name: str, key: str) -> str:
-        content = json.loads(kubectl(self.namespace, "get", "secret", name, "--output", "json"))["data"][key]
-        return base64.b64decode(content).decode()
 
 
 def _without_traces(kept: str, namespace: str) -> str:
