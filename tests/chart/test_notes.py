@@ -1,4 +1,4 @@
-"""What `helm install` prints in the end: commands that fit what it installs. Helm shows it only before an API server."""
+"""What `helm install` prints in the end: commands that fit what it installs. Without a cluster, helm shows none."""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import Cluster, cluster
-from tests.e2e_cluster.installation import CHART, Backing, Installation
+from tests.e2e_cluster.installation import Backing, Installation
+from tests.e2e_cluster.release import CHART
 
 __all__ = ["cluster"]
 
@@ -68,7 +69,7 @@ def installation(
 ) -> Iterator[Installation]:
     """The release that all tests share; the first of them installs it."""
     namespace = backing.namespace.removesuffix("-backing")
-    made = Installation(backing, tmp_path_factory.mktemp("clients"), namespace, image_prefix)
+    made = Installation(tmp_path_factory.mktemp("clients"), namespace, image_prefix, backing)
     try:
         if not os.environ.get("E2E_NAMESPACE"):
             made.prepare()

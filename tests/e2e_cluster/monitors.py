@@ -15,7 +15,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tests.e2e_cluster.installation import CHART, HERE, Installation
+from tests.e2e_cluster.installation import HERE, Installation
+from tests.e2e_cluster.release import CHART
 from tests.e2e_cluster.tools import items, run
 
 ENDPOINTS = {"ServiceMonitor": "endpoints", "PodMonitor": "podMetricsEndpoints"}

@@ -63,7 +63,7 @@ def installation_with_secure_store(
     backing.shell("createdb secure")
     namespace = f"{backing.namespace.removesuffix('-backing')}-secure"
     values = (f"artifacts.endpoint=https://{host}", *ONE_REPLICA)
-    made = Installation(backing, tmp_path, namespace, image_prefix, values=values, database="secure")
+    made = Installation(tmp_path, namespace, image_prefix, backing, values=values, database="secure")
     try:
         made.prepare()
         yield made
