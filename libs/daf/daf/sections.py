@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from daf.documents import Scalar
 from daf.references import (
@@ -68,6 +68,12 @@ class TrainingSettings(Section):
                 raise problem_at((written,), f"is {name}, which is there already")
             named[name] = value
         return named
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.workers and self.min_workers and self.min_workers > self.workers:
+            raise problem_at(("min_workers",), f"is more than workers, which is {self.workers}")
+        return self
 
 
 class TrackingSettings(Section):

@@ -70,6 +70,7 @@ def test_numbers_are_read_as_yaml_1_2_has_them(tmp_path: Path) -> None:
             "1e6\n  trainer: {lr: 1, learning_rate: 2}",
             "10: training.trainer.learning_rate: is learning_rate, which",
         ),
+        ("1e6", "1e6\n  workers: 2\n  min_workers: 3", "11: training.min_workers: is more than workers, which is 2"),
         ("policy: lstm", "", "1: policy is missing"),
         (
             "name: search",

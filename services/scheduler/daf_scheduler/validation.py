@@ -24,6 +24,8 @@ MAX_PARALLEL_TRIALS = 1000
 MAX_SWEEP_ID = 28
 """Children are called `{sweep}-t{trial}-r{rung}`, and trials are numbered up to a million."""
 MAX_EPISODES = 100_000
+MAX_WORKERS = 1024
+"""Of a training run: the training service takes no more."""
 _MOST_RANKS = 64
 """And attempts, of which the maps are looked at."""
 MAX_BASELINES = 15
@@ -99,7 +101,18 @@ def _check_training(field: str, spec: sweep_pb2.SweepSpec) -> Iterator[Violation
         yield Violation(f"{field}.agent_steps", f"must be at least 1, not {training.agent_steps}")
     if not 0 <= training.seed <= MAX_TRAINING_SEED:
         yield Violation(f"{field}.seed", f"must be between 0 and {MAX_TRAINING_SEED}")
+    yield from _check_workers(field, training)
     yield from parameters.check_trainer(f"{field}.trainer", training)
+
+
+def _check_workers(field: str, training: TrainingSpec) -> Iterator[Violation]:
+    given = {name: getattr(training, name) for name in ("workers", "min_workers") if training.HasField(name)}
+    wrong = [name for name, value in given.items() if not 1 <= value <= MAX_WORKERS]
+    for name in wrong:
+        yield Violation(f"{field}.{name}", f"must be between 1 and {MAX_WORKERS}, not {given[name]}")
+    if len(given) == 2 and not wrong and training.min_workers > training.workers:
+        message = f"must be at most {training.workers}, as many as there are workers, not {training.min_workers}"
+        yield Violation(f"{field}.min_workers", message)
 
 
 def _check_search(spec: sweep_pb2.SweepSpec) -> Iterator[Violation]:
@@ -164,7 +177,8 @@ def _trained_maps(training: TrainingSpec) -> list[range]:
     """Seeds of maps that every trial surely trains on."""
     if not 0 <= training.seed <= MAX_TRAINING_SEED or not any(not m.HasField("map_seed") for m in training.missions):
         return []
-    workers = min(max(1, training.workers), _MOST_RANKS)
+    # Where their number is the profile's, at least so many.
+    workers = min(max(1, training.workers, training.min_workers), _MOST_RANKS)
     # Each time that it starts, an elastic job may have fewer and fewer workers, in one attempt after the other.
     most_in_a_row = 1 + max(0, workers - training.min_workers) if training.HasField("min_workers") else 1
     return training_maps(

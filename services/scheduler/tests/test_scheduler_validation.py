@@ -15,6 +15,7 @@ from daf_protos.common.v1.policy_pb2 import Policy, PolicyClass
 from daf_protos.common.v1.value_pb2 import Value
 from daf_protos.scheduler.v1 import sweep_pb2
 from daf_scheduler.validation import check_spec
+from daf_training.profiles import MAX_WORKERS
 
 S = sweep_pb2
 
@@ -159,6 +160,24 @@ BAD: dict[str, tuple[Callable[[S.SweepSpec], Any], str, str]] = {
         "spec.evaluation.seed",
         "map of seed 1000",
     ),
+    "maps of a second worker, which the profile has for sure, among the episodes": (
+        trained_with(seed=2**31 - 999_003, min_workers=2),
+        "spec.evaluation.seed",
+        "map of seed 1000",
+    ),
+    "no worker": (trained_with(workers=0), "spec.training.workers", f"must be between 1 and {MAX_WORKERS}, not 0"),
+    "too many workers": (trained_with(workers=MAX_WORKERS + 1), "spec.training.workers", f"and {MAX_WORKERS}"),
+    "no worker would do": (trained_with(min_workers=0), "spec.training.min_workers", "must be between 1 and"),
+    "more workers needed than there may be": (
+        trained_with(min_workers=MAX_WORKERS + 1),
+        "spec.training.min_workers",
+        f"and {MAX_WORKERS}",
+    ),
+    "more workers needed than there are": (
+        trained_with(workers=2, min_workers=3),
+        "spec.training.min_workers",
+        "must be at most 2, as many as there are workers, not 3",
+    ),
     "no evaluation": (lambda s: s.ClearField("evaluation"), "spec.evaluation", "episodes"),
     "baselines without episodes": (lambda s: s.ClearField("held_out"), "spec.held_out", "baselines"),
     "no objective": (set_field("objective.metric", ""), "spec.objective.metric", "reward"),
@@ -197,6 +216,9 @@ def test_all_that_is_wrong_is_said_at_once(sweep_spec: S.SweepSpec) -> None:
 
 def test_a_good_sweep_passes(sweep_spec: S.SweepSpec) -> None:
     check_spec(sweep_spec)
+    for workers in ({"min_workers": 2}, {"workers": 2, "min_workers": 2}, {"workers": MAX_WORKERS}):
+        trained_with(**workers)(sweep_spec)
+        check_spec(sweep_spec)
 
 
 def test_a_class_that_is_not_of_cogames_comes_with_its_code(sweep_spec: S.SweepSpec) -> None:
