@@ -13,7 +13,13 @@ from daf_protos.common.v1.mission_pb2 import Mission
 from daf_protos.common.v1.policy_pb2 import Policy, PolicyCheckpoint
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 from daf_protos.training.v1 import training_job_pb2
-from daf_protos.training.v1.training_job_pb2 import TrainingAttempt, TrainingJob, TrainingProgress, TrainingSpec
+from daf_protos.training.v1.training_job_pb2 import (
+    TrainingAttempt,
+    TrainingJob,
+    TrainingProgress,
+    TrainingSpec,
+    TrainingWorker,
+)
 
 SEED = 7
 MISSIONS = [Mission(name="cogsguard_machina_1.basic")]
@@ -36,14 +42,16 @@ BY_ONE_ALONE = SEED + 800
     ],
 )
 def test_maps_of_all_attempts_are_trained_on(
-    client: Client, services: Any, had: list[int], fields: dict[str, int], seed: int, trained_on: bool
+    client: Client, services: Any, had: list[int], fields: dict[str, Any], seed: int, trained_on: bool
 ) -> None:
     job = TrainingJob(
         name="trainingJobs/one",
         spec=TrainingSpec(missions=MISSIONS, agent_steps=1000, seed=SEED, **fields),
         state=training_job_pb2.TRAINING_JOB_STATE_SUCCEEDED,
         attempt=len(had),
-        progress=TrainingProgress(total_agent_steps=1000, workers=[{"rank": rank} for rank in range(had[-1])]),
+        progress=TrainingProgress(
+            total_agent_steps=1000, workers=[TrainingWorker(rank=rank) for rank in range(had[-1])]
+        ),
     )
     services.training.jobs[job.name] = job
     services.training.attempts[job.name] = [
