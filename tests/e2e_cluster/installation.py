@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e_cluster.release import Release
-from tests.e2e_cluster.tools import items, kubectl, wait_until
+from tests.e2e_cluster.tools import items, kill, kubectl, wait_until
 
 HERE = Path(__file__).parent
 SERVICES = ("scheduler", "training", "evaluation", "statistics", "deployment")
@@ -43,6 +43,12 @@ class Backing:
     def s3_endpoint(self) -> str:
         """As services and workers use it."""
         return f"http://s3.{self.namespace}:9000"
+
+    def kill_database(self) -> None:
+        """Ends PostgreSQL by SIGKILL; it is started again on the same data."""
+        for pod in items(self.namespace, "pods"):
+            if pod["metadata"]["name"].startswith("postgresql-"):
+                kill(self.namespace, pod["metadata"]["name"])
 
     def copy_bucket(self, name: str) -> None:
         """Copies what is in the bucket and not yet in another one."""

@@ -127,6 +127,7 @@ def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: In
         for pod in installed.pods(service):
             kill(installed.namespace, pod)
         installed.wait_until_ready()
+    backing.kill_database()
     wait_until(lambda: len(running_pods(installed.jobs, "evaluation")) > 0, "a pod that evaluates is there", 600)
     wait_until(lambda: _episodes(daf) > 0, "episodes have been played")
     kill(installed.jobs, running_pods(installed.jobs, "evaluation")[0])
