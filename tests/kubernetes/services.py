@@ -101,6 +101,12 @@ class Services:
         assert job.state == TrainingJobState.TRAINING_JOB_STATE_SUCCEEDED, (job.failure, await self.log(job_id))
         return job
 
+    async def cancelled(self, job_id: str) -> TrainingJob:
+        """A job as it was when it was ended."""
+        request = training_pb.CancelTrainingJobRequest(name=f"trainingJobs/{job_id}")
+        await raising(self.training.CancelTrainingJob(request))
+        return await self.job_until(job_id, lambda job: job.HasField("end_time"))
+
     async def attempts(self, job_id: str) -> Sequence[TrainingAttempt]:
         """Oldest first."""
         request = training_pb.ListAttemptsRequest(parent=f"trainingJobs/{job_id}")
