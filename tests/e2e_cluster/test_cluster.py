@@ -102,7 +102,7 @@ def test_a_sweep_finds_what_it_finds_on_a_laptop(installed: Installation, tmp_pa
 def test_logs_are_shown_while_pods_live_and_stay_when_they_are_gone(installed: Installation) -> None:
     daf = installed.client()
     daf("train", *LONG_RUN, "--name", "logged", "--detach")
-    following = daf.start("logs", "--follow", "logged")
+    following = daf.start("logs", "--follow", "trainingJobs/logged")
     assert following.stdout is not None
     live = following.stdout.readline()
     assert running_pods(installed.jobs, "training")
@@ -113,7 +113,7 @@ def test_logs_are_shown_while_pods_live_and_stay_when_they_are_gone(installed: I
     assert "agent steps" in live + rest
 
     wait_until(lambda: not items(installed.jobs, "pods"), "its pods are gone")
-    assert daf("logs", "logged") == live + rest
+    assert daf("logs", "trainingJobs/logged") == live + rest
 
 
 def test_kill_9_of_everything_loses_nothing_and_does_nothing_twice(installed: Installation, backing: Backing) -> None:
