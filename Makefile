@@ -19,7 +19,7 @@ test: setup ## Run the test-suite: all that needs no cluster
 	$(BIN)/pytest -m "not chaos and not chart and not kubernetes and not e2e_cluster" -n 2 --dist loadfile
 
 test-kubernetes: setup ## Test the chart and what runs pods on the cluster that KUBECONFIG names
-	$(BIN)/pytest -rs tests/chart tests/kubernetes
+	$(BIN)/pytest -rs -n 2 --dist loadfile tests/chart tests/kubernetes
 
 e2e: setup ## Test everything on the cluster that KUBECONFIG names; IMAGE_PREFIX is a registry that it pulls from
 	scripts/e2e.sh

@@ -24,6 +24,7 @@ if git cat-file -e "$earlier^{commit}" 2>/dev/null; then
     rm -r "$source/docker"
     cp --recursive docker "$source/docker"
     export E2E_EARLIER_SOURCE=$source E2E_EARLIER_TAG=${earlier:0:12}
-    make --no-print-directory --directory "$source" images PUSH=1 IMAGE_TAG="$E2E_EARLIER_TAG" REVISION="$earlier"
+    make --no-print-directory --directory "$source" images PUSH=1 IMAGE_TAG="$E2E_EARLIER_TAG" REVISION="$earlier" \
+        IMAGES="scheduler training evaluation statistics deployment gateway runner"
 fi
 E2E_IMAGE_PREFIX=$IMAGE_PREFIX E2E_IMAGE_TAG=$tag .venv/bin/pytest tests/e2e_cluster -v -rs --capture=no --exitfirst "$@"
