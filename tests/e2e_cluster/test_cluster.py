@@ -195,10 +195,12 @@ def test_a_backup_is_restored_into_another_installation(
         other.upgrade(current.chart, current.tag)
         assert other.token() == installed.token()
         daf = other.client()
-        wait_until(lambda: _steps_of(daf, "saved") > 0, "the job that was under way has gone on")
+        wait_until(lambda: len(daf.json("job", "attempts", "saved")["attempts"]) == 2, "the job has lost its pods")
+        wait_until(lambda: _steps_of(daf, "saved") > 0, "it has gone on")
         daf("job", "cancel", "saved")
-        lost, *_ = reversed(daf.json("job", "attempts", "saved")["attempts"])
+        second, lost = daf.json("job", "attempts", "saved")["attempts"]
         assert lost["failure"]["reason"] == "WORKER_LOST"
+        assert second["resumed_from"]
         assert results(daf.json("sweep", "get", "example")) == expected
         again = daf.json("evaluate", "-p", "sweeps/example/trials/1", "-m", "cogsguard_machina_1.miner_tutorial",
                          "--cogs", "4", "--steps", "30", "--episodes", "1", "--seed", "5")  # fmt: skip
