@@ -66,7 +66,9 @@ def test_the_earlier_version_is_upgraded_without_a_failed_call(
     daf("job", "watch", "upgraded", code=1)
     (attempt,) = daf.json("job", "attempts", "upgraded")["attempts"]
     assert attempt["failure"]["reason"] == "CANCELLED"
-    assert _recorded_updates(daf, "upgraded") == list(range(1, _updates(daf, "upgraded") + 1))
+    recorded = _recorded_updates(daf, "upgraded")  # PufferLib logs at most four a second
+    assert recorded == sorted(set(recorded))
+    assert recorded[-1] == _updates(daf, "upgraded") > reached
 
     assert results(daf.json("sweep", "get", "before")) == before
     daf("sweep", "run", str(QUICK), "--name", "after", seconds=SWEEP_SECONDS)
