@@ -17,6 +17,7 @@ from tests.daf_command import Daf
 from tests.e2e_cluster.calls import SteadyCalls
 from tests.e2e_cluster.conftest import Version
 from tests.e2e_cluster.installation import SERVICES, Backing, Installation
+from tests.e2e_cluster.runs import MISSION, TRAINING
 from tests.e2e_cluster.tools import freeze, items, kill, running_pods, thaw, wait_until
 from tests.sweep_results import results
 
@@ -31,14 +32,10 @@ TWO_WORKERS = (
 )
 SWEEP_SECONDS = 1500.0
 TAKEOVER_SECONDS = 15.0
-LONG_RUN = (
-    "--mission", "cogsguard_machina_1.miner_tutorial", "--cogs", "4", "--max-steps", "30", "--policy", "lstm",
-    "--num-envs", "2", "--set", "trainer.bptt_horizon=16", "--set", "trainer.minibatch_size=64",
-    "--steps", "10000000",
-)  # fmt: skip
+LONG_RUN = (*TRAINING, "--steps", "10000000")
 """A run that lasts until it is cancelled."""
 EPISODES = (
-    "--policy", "random", "--mission", "cogsguard_machina_1.miner_tutorial", "--cogs", "4", "--steps", "300",
+    "--policy", "random", "--mission", MISSION, "--cogs", "4", "--steps", "300",
     "--episodes", "200",
 )  # fmt: skip
 """An evaluation that lasts for longer than a rollback."""

@@ -8,11 +8,11 @@ import pytest
 
 from tests.e2e_cluster.installation import SERVICES, Installation
 from tests.e2e_cluster.monitors import api_proxy, rendered_monitor, scrape_config
+from tests.e2e_cluster.runs import MISSION, TRAINING
 from tests.prometheus import Prometheus, require_prometheus, running_prometheus
 
 pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(900)]
 
-MISSION = "cogsguard_machina_1.miner_tutorial"
 EPISODES = 4
 AGENT_STEPS = 512
 
@@ -37,9 +37,7 @@ def test_prometheus_finds_every_service_and_sees_an_evaluation(installed: Instal
             daf("evaluate", "-p", "random", "-m", MISSION, "--cogs", "4", "--steps", "20", "--episodes", str(EPISODES))
             assert prometheus.until(episodes, before[episodes] + EPISODES) == before[episodes] + EPISODES
             assert prometheus.until(succeeded, before[succeeded] + 1) == before[succeeded] + 1
-            daf("train", "-m", MISSION, "--cogs", "4", "--max-steps", "30", "-p", "lstm", "--num-envs", "2",
-                "--set", "trainer.bptt_horizon=16", "--set", "trainer.minibatch_size=64",
-                "--steps", str(AGENT_STEPS))  # fmt: skip
+            daf("train", *TRAINING, "--steps", str(AGENT_STEPS))
             assert prometheus.until(stepped, before[stepped] + AGENT_STEPS) >= before[stepped] + AGENT_STEPS
             assert prometheus.until(started, before[started] + 1) == before[started] + 1
             _check_numbers(prometheus)

@@ -12,17 +12,15 @@ import pytest
 from tests.cluster import Cluster
 from tests.daf_command import Daf
 from tests.e2e_cluster.conftest import Version
+from tests.e2e_cluster.runs import MISSION, TRAINING
 from tests.e2e_cluster.single_node import CLAIM, SingleNode, volume_for
 from tests.e2e_cluster.test_uninstall import KINDS, NOT_OF_THE_RELEASE
 from tests.e2e_cluster.tools import items, wait_until
 
 pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(900)]
 
-MISSION = ("-m", "cogsguard_machina_1.miner_tutorial", "--cogs", "4")
-SMALL = (
-    "-p", "lstm", *MISSION, "--max-steps", "30", "--workers", "1", "--num-envs", "2",
-    "--set", "trainer.bptt_horizon=16", "--set", "trainer.minibatch_size=64",
-)  # fmt: skip
+GAME = ("-m", MISSION, "--cogs", "4")
+SMALL = (*TRAINING, "--workers", "1")
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def single_node(cluster: Cluster, image_prefix: str, current: Version, tmp_path:
 
 def test_all_is_there_in_the_next_pod_and_on_the_volume_in_the_end(single_node: SingleNode) -> None:
     daf = single_node.client_as_told()
-    daf("evaluate", "-p", "random", *MISSION, "--steps", "20", "--episodes", "2", "--seed", "1")
+    daf("evaluate", "-p", "random", *GAME, "--steps", "20", "--episodes", "2", "--seed", "1")
     daf("train", *SMALL, "--steps", "512", "--name", "small")
     before = _all(daf)
     assert [job["state"] for job in before["jobs"]] == ["TRAINING_JOB_STATE_SUCCEEDED"]
@@ -54,7 +52,7 @@ def test_all_is_there_in_the_next_pod_and_on_the_volume_in_the_end(single_node: 
     single_node.lose_pod()
 
     assert _all(daf) == before
-    daf("evaluate", "-p", "job/small/checkpoints/latest", *MISSION, "--steps", "20", "--episodes", "1")
+    daf("evaluate", "-p", "job/small/checkpoints/latest", *GAME, "--steps", "20", "--episodes", "1")
     wait_until(lambda: _state(daf, "long") == "TRAINING_JOB_STATE_SUCCEEDED", "the long job has gone on to its end")
     first, second = sorted(daf.json("job", "attempts", "long")["attempts"], key=lambda attempt: int(attempt["number"]))
     assert first["failure"]["reason"] == "WORKER_LOST"

@@ -41,11 +41,6 @@ class Waiting:
     """With how many it makes do; 0: with no fewer."""
 
     @property
-    def needs(self) -> Resources:
-        """What all its workers together need."""
-        return self.each.times(self.workers)
-
-    @property
     def least(self) -> Resources:
         """What as many need as it makes do with."""
         return self.each.times(min(self.min_workers or self.workers, self.workers))

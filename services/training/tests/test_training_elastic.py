@@ -31,6 +31,14 @@ async def unlimited(tmp_path: Path, database_url: str, clock: ManualClock) -> As
     await stack.stop()
 
 
+async def begin_without_room(stack: Stack, **wishes: int) -> None:
+    """Starts job `j`, of which one worker runs and there is no room for more."""
+    await stack.create("j", **wishes)
+    await stack.started("j")
+    stack.machines.see("j-a1", NO_ROOM, running=1)
+    await stack.until_waiting_for("j", NO_ROOM)
+
+
 async def ended_for_too_few(stack: Stack, attempt: int) -> Any:
     """Waits until an attempt has ended, and has its workload be gone; returns it."""
 
@@ -116,10 +124,7 @@ async def test_a_restarted_service_waits_no_shorter_and_remembers_what_the_next_
     unlimited: Stack, clock: ManualClock
 ) -> None:
     stack = unlimited
-    await stack.create("j", workers=2, min_workers=1)
-    await stack.started("j")
-    stack.machines.see("j-a1", NO_ROOM, running=1)
-    await stack.until_waiting_for("j", NO_ROOM)
+    await begin_without_room(stack, workers=2, min_workers=1)
     clock.jump(3600)
     await stack.stop()
     await stack.start()
@@ -142,10 +147,7 @@ async def test_a_restarted_service_waits_no_shorter_and_remembers_what_the_next_
 
 async def test_a_job_under_the_name_of_one_before_is_waited_for_anew(unlimited: Stack, clock: ManualClock) -> None:
     stack = unlimited
-    await stack.create("j", workers=2, min_workers=1)
-    await stack.started("j")
-    stack.machines.see("j-a1", NO_ROOM, running=1)
-    await stack.until_waiting_for("j", NO_ROOM)
+    await begin_without_room(stack, workers=2, min_workers=1)
     clock.advance(60)
     stack.machines.see("j-a1", NO_ROOM, running=1)
     await ended_for_too_few(stack, 1)
@@ -162,10 +164,7 @@ async def test_a_job_under_the_name_of_one_before_is_waited_for_anew(unlimited: 
 
 async def test_a_job_that_needs_all_its_workers_waits_for_them(unlimited: Stack, clock: ManualClock) -> None:
     stack = unlimited
-    await stack.create("j", workers=2)
-    await stack.started("j")
-    stack.machines.see("j-a1", NO_ROOM, running=1)
-    await stack.until_waiting_for("j", NO_ROOM)
+    await begin_without_room(stack, workers=2)
     clock.advance(3600)
     stack.machines.see("j-a1", f"{NO_ROOM} still", running=1)
     await stack.until_waiting_for("j", f"{NO_ROOM} still")
