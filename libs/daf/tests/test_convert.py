@@ -44,6 +44,7 @@ SPECIAL = {
     "minimum": 1.0,
     "maximum": 9.0,
     "step": 2.0,
+    "min_workers": 1,  # at most as many as there are workers
 }
 KEYS = {"trainer": "gamma", "arguments": "size", "space": "trainer.gamma"}
 

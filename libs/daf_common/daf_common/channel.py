@@ -26,7 +26,8 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     (
-        # Every call of DAF is idempotent or carries a request id, so one that did not get through is sent again.
+        # Every call of DAF is idempotent or carries a request id, so one that did not get through is sent again. A
+        # server that stops cancels what it has not taken up yet; calls that the caller cancels are never sent again.
         "grpc.service_config",
         json.dumps(
             {
@@ -38,7 +39,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
                             "initialBackoff": "0.1s",
                             "maxBackoff": "2s",
                             "backoffMultiplier": 2,
-                            "retryableStatusCodes": ["UNAVAILABLE"],
+                            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                         },
                     }
                 ]

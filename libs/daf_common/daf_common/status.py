@@ -13,6 +13,7 @@ from daf_common.errors import BY_CODE, DafError, Internal, Unavailable, Violatio
 DOMAIN = "daf"
 _MAX_VIOLATIONS = 50  # an error has to fit into the trailing metadata
 _MAX_MESSAGE = 4000
+_CANCELLED_HERE = "Locally cancelled by application!"  # gRPC's own words
 
 
 def to_status(error: DafError) -> status_pb2.Status:
@@ -63,11 +64,18 @@ def from_call(error: grpc.RpcError) -> DafError:
             detail.Unpack(info_retry)
             retry = info_retry.retry_delay.ToNanoseconds() / 1e9
     message = error.details() or error.code().name
+    if kind is Unavailable and error.code() is grpc.StatusCode.CANCELLED:
+        message = "the service stopped before it answered"
     return kind(message, reason=reason, metadata=metadata, retry_after_seconds=retry, violations=violations)
 
 
 def _cut_off(error: grpc.RpcError) -> bool:
-    """Whether what lies between the caller and a service reset the stream, as nginx does when the service dies. gRPC
-    calls that an internal error, too, but only services send details with theirs."""
+    """Whether no service answered: the server stopped before it took up the call, which gRPC then cancels, or what lies
+    between reset the stream, as nginx does when the service dies, which gRPC calls an internal error. What a service
+    says itself comes with details in the trailing metadata."""
+    if error.trailing_metadata():
+        return False
     details = error.details() or ""
-    return error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata() and "RST_STREAM" in details
+    if error.code() is grpc.StatusCode.CANCELLED:
+        return details != _CANCELLED_HERE
+    return error.code() is grpc.StatusCode.INTERNAL and "RST_STREAM" in details

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -42,7 +43,11 @@ SERVICE = "/daf.training.v1.TrainingService"
 class Servicer(TrainingServiceServicer):
     """Raises what the name of the job says."""
 
-    async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: object) -> pb.GetTrainingJobResponse:
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+
+    async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Any) -> pb.GetTrainingJobResponse:
+        self.called.set()
         match request.name:
             case "missing":
                 raise NotFound("there is no job missing", metadata={"name": "missing"})
@@ -52,6 +57,8 @@ class Servicer(TrainingServiceServicer):
                 raise FailedPrecondition("not now", reason="BUSY", retry_after_seconds=1.5)
             case "defect":
                 raise KeyError("secret detail")
+            case "cancelled":
+                await context.abort(grpc.StatusCode.CANCELLED)
             case "slow":
                 await asyncio.sleep(5)
         return pb.GetTrainingJobResponse(training_job=TrainingJob(name=request.name))
@@ -75,8 +82,11 @@ class Fixture:
 
 
 class OneServicer:
+    def __init__(self) -> None:
+        self.servicer = Servicer()
+
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
-        add_TrainingServiceServicer_to_server(Servicer(), server)
+        add_TrainingServiceServicer_to_server(self.servicer, server)
         return ["daf.training.v1.TrainingService"]
 
     async def start(self) -> None: ...
@@ -154,9 +164,37 @@ async def test_nobody_listening_is_unavailable(tmp_path: Path) -> None:
             await raising(TrainingServiceStub(channel).GetTrainingJob(pb.GetTrainingJobRequest()))
 
 
-async def test_blocking_calls_raise_the_same_errors(served: Fixture) -> None:
-    import asyncio
+async def test_calls_that_a_stopping_server_has_not_taken_up_are_served_by_the_next(tmp_path: Path) -> None:
+    address = f"unix:{tmp_path}/s.sock"
+    context = Context(ServiceSettings(home=tmp_path, listen=address, drain_seconds=1))
 
+    async def call(name: str) -> str:
+        answer: pb.GetTrainingJobResponse = await raising(stub.GetTrainingJob(pb.GetTrainingJobRequest(name=name)))
+        return answer.training_job.name
+
+    service = OneServicer()
+    first = Host(context, [service])
+    await first.start()
+    async with connect(address) as channel:
+        stub = TrainingServiceStub(channel)
+        await call("connected")
+        service.servicer.called.clear()
+        names = [f"job{number}" for number in range(200)]  # the server takes up one in each turn of its loop
+        calls = [asyncio.create_task(call(name)) for name in names]
+        await service.servicer.called.wait()
+        await first.stop()
+        second = Host(context, [OneServicer()])
+        await second.start()
+        assert await asyncio.gather(*calls) == names
+    await second.stop()
+
+
+async def test_a_call_that_is_cancelled_each_time_found_no_service(served: Fixture) -> None:
+    with pytest.raises(Unavailable, match="stopped before it answered"):
+        await raising(served.stub.GetTrainingJob(pb.GetTrainingJobRequest(name="cancelled")))
+
+
+async def test_blocking_calls_raise_the_same_errors(served: Fixture) -> None:
     def call() -> None:
         with connect_blocking(served.address) as channel, blocking_errors():
             TrainingServiceStub(channel).GetTrainingJob(pb.GetTrainingJobRequest(name="missing"))
