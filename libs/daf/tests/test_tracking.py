@@ -60,14 +60,16 @@ class Jobs:
             raise NotFound(f"{request.name} does not exist")
         if self._steps:
             self._steps.pop(0)(self.job)
-        return type("Answer", (), {"training_job": self.job})
+        job = TrainingJob()
+        job.CopyFrom(self.job)  # which goes on while the answer is read
+        return type("Answer", (), {"training_job": job})
 
 
 def succeed(job: TrainingJob) -> None:
-    job.state = SUCCEEDED
     job.end_time.FromSeconds(2000)
     job.best_checkpoint.name = f"{JOB}/checkpoints/2"
     job.best_checkpoint.metrics[REWARD] = 2.5
+    job.state = SUCCEEDED
 
 
 @pytest.fixture(scope="module")
