@@ -22,6 +22,10 @@ from daf_common.telemetry import REQUEST_ID
 
 log = logging.getLogger(__name__)
 
+CONNECTION_SECONDS = 300
+"""After which a client is asked for a new connection, so that every replica gets its share of the calls. Those under
+way end where they are, however long they last."""
+
 Step = Callable[["Call"], AbstractContextManager[None]]
 """One step that wraps every call; it sees the call and may raise a `DafError`."""
 
@@ -153,6 +157,7 @@ def create_server(address: str, tokens: Tokens | None = None) -> tuple[grpc.aio.
             # Idle watches are kept open by pings (see `daf_common.channel`), which a server refuses by default.
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_age_ms", int(CONNECTION_SECONDS * 1000)),
         ),
     )
     try:

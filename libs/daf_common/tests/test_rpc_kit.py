@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 
+from daf_common import server
 from daf_common.channel import blocking_errors, connect, connect_blocking, raising, streaming
 from daf_common.errors import (
     DeadlineExceeded,
@@ -45,9 +46,11 @@ class Servicer(TrainingServiceServicer):
 
     def __init__(self) -> None:
         self.called = asyncio.Event()
+        self.peers: set[str] = set()
 
     async def GetTrainingJob(self, request: pb.GetTrainingJobRequest, context: Any) -> pb.GetTrainingJobResponse:
         self.called.set()
+        self.peers.add(context.peer())
         match request.name:
             case "missing":
                 raise NotFound("there is no job missing", metadata={"name": "missing"})
@@ -59,6 +62,9 @@ class Servicer(TrainingServiceServicer):
                 raise KeyError("secret detail")
             case "cancelled":
                 await context.abort(grpc.StatusCode.CANCELLED)
+            case "long":
+                while len(self.peers) < 3:
+                    await asyncio.sleep(0.01)
             case "slow":
                 await asyncio.sleep(5)
         return pb.GetTrainingJobResponse(training_job=TrainingJob(name=request.name))
@@ -192,6 +198,20 @@ async def test_calls_that_a_stopping_server_has_not_taken_up_are_served_by_the_n
 async def test_a_call_that_is_cancelled_each_time_found_no_service(served: Fixture) -> None:
     with pytest.raises(Unavailable, match="stopped before it answered"):
         await raising(served.stub.GetTrainingJob(pb.GetTrainingJobRequest(name="cancelled")))
+
+
+async def test_connections_end_of_age_and_no_call_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTION_SECONDS", 0.2)
+    service = OneServicer()
+    host = Host(Context(ServiceSettings(home=tmp_path, listen="127.0.0.1:0", drain_seconds=0)), [service])
+    await host.start()
+    async with connect(f"127.0.0.1:{host.port}") as channel:
+        stub = TrainingServiceStub(channel)
+        long = asyncio.create_task(raising(stub.GetTrainingJob(pb.GetTrainingJobRequest(name="long"))))
+        while len(service.servicer.peers) < 3:
+            await raising(stub.GetTrainingJob(pb.GetTrainingJobRequest(name="a")))
+        assert (await long).training_job.name == "long"
+    await host.stop()
 
 
 async def test_blocking_calls_raise_the_same_errors(served: Fixture) -> None:
