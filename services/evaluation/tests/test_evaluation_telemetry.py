@@ -13,6 +13,8 @@ from daf_protos.evaluation.v1 import evaluation_service_pb2 as pb
 from daf_protos.evaluation.v1 import worker_service_pb2 as worker_pb
 from daf_protos.evaluation.v1.evaluation_pb2 import EvaluationSpec
 
+from .test_evaluation_service import workload_started
+
 if TYPE_CHECKING:
     from .conftest import Stack
 
@@ -31,8 +33,7 @@ async def test_a_lease_counts_as_expired_once_and_only_if_its_holder_fell_silent
         seed=1,
     )
     await raising(stack.evaluations.CreateEvaluation(pb.CreateEvaluationRequest(evaluation_id="e", spec=spec)))
-    while "e-w1" not in stack.backend.started:
-        await stack.service._reconciler.step()
+    await workload_started(stack, "e-w1")
     token = stack.environment("e")["DAF_TOKEN"]
 
     async def lease(name: str) -> worker_pb.LeaseShardResponse:
