@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from daf_common.kube.backend import Form, KubernetesBackend
+from daf_common.kube.backend import KubernetesBackend
+from daf_common.kube.form import Form
 from daf_common.kube.settings import BackendSettings, PodProfiles, PodSettings
 from daf_evaluation.job_backend import IndexedJobForm
 from daf_training.pytorchjob_backend import PyTorchJobForm

@@ -21,7 +21,7 @@ _INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 class IndexedJobForm:
-    """See `daf_common.kube.backend.Form`."""
+    """See `daf_common.kube.form.Form`."""
 
     kind = JOBS
     service = "evaluation"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
-from daf_common.kube import backend as kube_backend
+from daf_common.kube import history
 from daf_common.kube.api import PODS, SECRETS, Kind, KubernetesApi, Object
 from daf_common.kube.backend import KubernetesBackend
 from daf_common.kube.settings import BackendSettings
@@ -102,7 +102,7 @@ async def test_what_is_stopped_leaves_nothing_but_pods_that_end(backend: Kuberne
 async def test_workers_on_nodes_out_of_reach_are_given_up_once_none_is_left(
     backend: KubernetesBackend, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kube_backend, "SLACK_SECONDS", -1.0)  # it is long ago that they should have ended
+    monkeypatch.setattr(history, "SLACK_SECONDS", -1.0)  # it is long ago that they should have ended
     await backend.start(WORKLOAD)
     pods = [answers.add_pod(index) for index in (0, 1)]
     assert await backend.logs("e-w1", 1) == b"one\n"

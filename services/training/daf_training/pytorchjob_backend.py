@@ -18,7 +18,7 @@ PYTORCH_JOBS = Kind("kubeflow.org/v1", "PyTorchJob", "pytorchjobs")
 
 
 class PyTorchJobForm:
-    """See `daf_common.kube.backend.Form`."""
+    """See `daf_common.kube.form.Form`."""
 
     service = "training"
     container = "pytorch"

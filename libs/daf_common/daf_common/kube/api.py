@@ -264,6 +264,12 @@ def label_of(found: Object, name: str) -> str:
     return value
 
 
+def reference(kind: Kind, owner: Object) -> Object:
+    """What names an object among another's owners."""
+    metadata = owner["metadata"]
+    return {"apiVersion": kind.api, "kind": kind.name, "name": metadata["name"], "uid": metadata["uid"]}
+
+
 def conditions(found: Object) -> Sequence[Object]:
     """The conditions in an object's status that are true."""
     return [condition for condition in found.get("status", {}).get("conditions") or () if condition["status"] == "True"]

@@ -1,77 +1,32 @@
-"""Workloads on Kubernetes: each is one object of a kind that makes pods, and a secret with its token.
-
-Where its pods talk to each other, it has a network policy of its own, too.
-"""
+"""Workloads on Kubernetes: each is one object of a kind that makes pods, with what it has beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import math
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from daf_common.errors import AlreadyExists, FailedPrecondition, NotFound
 from daf_common.kube import reasons
-from daf_common.kube.api import CONFIG_MAPS, EVENTS, PODS, SECRETS, Kind, KubernetesApi, Object, label_of, selector
-from daf_common.kube.isolation import NETWORK_POLICIES, needs_network, network_of
+from daf_common.kube.api import CONFIG_MAPS, PODS, KubernetesApi, Object, label_of, reference, selector
+from daf_common.kube.belongings import Belongings
+from daf_common.kube.form import Form
+from daf_common.kube.history import PodHistory
 from daf_common.kube.logs import PodLogs
-from daf_common.kube.pods import pod_template, secret_content
+from daf_common.kube.pods import pod_template
 from daf_common.kube.settings import BackendSettings
+from daf_common.kube.waiting import read_warnings, waits, why_workload_waits
 from daf_common.kube.watching import watch_objects
-from daf_common.workloads import Observation, Resources, State, Workload
+from daf_common.workloads import Observation, State, Workload
 
 WORKLOAD = "daf/workload"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 INSTANCE = "app.kubernetes.io/instance"
 SERVICE = "daf/service"
 ATTEMPT = "daf/attempt"
-
-SLACK_SECONDS = 20.0
-"""How much longer than its grace period a pod may take to end before it is given up, with its node."""
-SHOWN_PODS = 3
-"""The reasons of so many pods that wait are told."""
-
-
-class Form(Protocol):
-    """How the workloads of a service look on Kubernetes. Pure."""
-
-    kind: Kind
-    service: str
-    """`training` or `evaluation`."""
-    container: str
-    """The name of the container in which the worker runs."""
-    replaces_pods: bool
-    """Whether a pod that takes the place of a lost one can go on with its work."""
-    when_missing: str
-    """What to do where the cluster does not know the kind."""
-
-    environment: Sequence[Object]
-    """Variables of its pods beyond those of every pod, as in a pod's spec."""
-
-    def pod_resources(self, workload: Workload) -> Resources:
-        """What one pod of a workload needs."""
-        ...
-
-    def specification(self, workload: Workload, pod: Object) -> Object:
-        """The `spec` of a workload's object, given the template of its pods."""
-        ...
-
-    def pods(self, specification: Object) -> int:
-        """How many pods an object of that `spec` makes."""
-        ...
-
-    def ending(self, found: Object) -> Observation | None:
-        """How an object has ended, by its conditions; None if it has not."""
-        ...
-
-    def replica(self, pod: Object) -> int:
-        """Which replica a pod is of."""
-        ...
 
 
 def object_name(workload: str) -> str:
@@ -100,18 +55,12 @@ class KubernetesBackend:
         self._settings, self._form, self._command = settings, form, command
         self._api = api or KubernetesApi(settings.kubernetes_namespace)
         self._logs = PodLogs(self._api, form.container)
-        self._belongings = (SECRETS, *([NETWORK_POLICIES] if settings.kubernetes_network_policies else []))
-        """Kinds of what a workload's object has beside it, under its name."""
+        self._belongings = Belongings(self._api, settings.kubernetes_network_policies)
+        self._history = PodHistory()
         self._labels = {MANAGED_BY: "daf", INSTANCE: settings.instance, SERVICE: form.service}
         self._watches: list[asyncio.Task[None]] = []
         self._pods: Mapping[str, Sequence[Object]] = {}
         """Of every workload, as they were last seen."""
-        self._began: dict[tuple[str, str], str] = {}
-        """The uid of each pod that was first seen to run, by workload and name."""
-        self._ends_by: dict[str, float] = {}
-        """When a pod that was seen to be ending should have ended, by its uid, on this process's monotonic clock."""
-        self._disruptions: dict[str, str] = {}
-        """What is known to have disrupted a workload: its pod may be gone when that matters."""
 
     async def check(self) -> None:
         """See `Backend.check`."""
@@ -136,18 +85,11 @@ class KubernetesBackend:
     async def start(self, workload: Workload) -> None:
         """See `Backend.start`."""
         name, labels = object_name(workload.name), self._labels_of(workload)
-        owner = await self._owner()
-        metadata: Object = {"name": name, "labels": labels, "ownerReferences": owner}
-        content = {key: base64.b64encode(value.encode()).decode() for key, value in secret_content(workload).items()}
-        belongings: dict[Kind, Object] = {SECRETS: {"metadata": metadata, "data": content}}
-        if NETWORK_POLICIES in self._belongings and needs_network(workload):
-            belongings[NETWORK_POLICIES] = network_of(metadata, labels)
-        for kind, belonging in belongings.items():
-            try:
-                with contextlib.suppress(AlreadyExists):
-                    await self._api.create(kind, belonging)
-            except (NotFound, FailedPrecondition) as error:
-                await self._made_before(name, error)
+        metadata: Object = {"name": name, "labels": labels, "ownerReferences": await self._owner()}
+        try:
+            await self._belongings.make(workload, metadata)
+        except (NotFound, FailedPrecondition) as error:
+            await self._made_before(name, error)
         settings = self._settings.pods.of(workload.profile)
         pod = pod_template(
             workload,
@@ -168,10 +110,7 @@ class KubernetesBackend:
             "spec": self._form.specification(workload, pod),
         }
         made = await self._create(name, body)
-        owned = {"metadata": {"ownerReferences": [_reference(self._form.kind, made)]}}
-        for kind in belongings:
-            with contextlib.suppress(NotFound):
-                await self._api.patch(kind, name, owned)
+        await self._belongings.own(workload, name, reference(self._form.kind, made))
 
     async def observe(self) -> Mapping[str, Observation]:
         """See `Backend.observe`."""
@@ -186,14 +125,14 @@ class KubernetesBackend:
         for pod in sorted(pods, key=lambda pod: (pod["metadata"]["creationTimestamp"], reasons.name_of(pod))):
             by_workload[label_of(pod, WORKLOAD)].append(pod)
         known = {label_of(found, WORKLOAD) for found in objects} | by_workload.keys()
-        self._note(by_workload, known)
+        self._history.note(by_workload, known)
         self._logs.forget_all_but(known)
         seen = {
             label_of(found, WORKLOAD): self._observation(found, by_workload.get(label_of(found, WORKLOAD), []))
             for found in objects
         }
         for name, left in by_workload.items():
-            if name not in seen and any(self._lives(pod) for pod in left):
+            if name not in seen and any(map(self._history.lives, left)):
                 seen[name] = _runs(left, "its pods are ending")
         self._pods = by_workload
         return await self._with_events(seen, objects, by_workload)
@@ -206,8 +145,8 @@ class KubernetesBackend:
             if not reasons.is_ending(pod):
                 await self._api.delete(PODS, reasons.name_of(pod), math.ceil(grace_seconds))
         if pods:
-            await self._leave_network(object_name(name), pods)
-        await self._delete(name, but=NETWORK_POLICIES if pods else None)
+            await self._belongings.leave_network(object_name(name), pods)
+        await self._delete(name, with_network=not pods)
 
     async def logs(self, name: str, replica: int = 0) -> bytes:
         """See `Backend.logs`. Of a replica whose pod was replaced, the logs of all its pods."""
@@ -215,13 +154,13 @@ class KubernetesBackend:
             pods, _ = await self._api.list(PODS, selector({**self._labels, WORKLOAD: name}))
             self._pods = {**self._pods, name: sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))}
         wanted = [pod for pod in self._pods[name] if self._form.replica(pod) == replica]
-        return await self._logs.read(name, wanted, self._is_given_up)
+        return await self._logs.read(name, wanted, self._history.is_given_up)
 
     async def remove(self, name: str) -> None:
         """See `Backend.remove`."""
         await self._delete(name)
         self._logs.forget(name)
-        self._disruptions.pop(name, None)
+        self._history.forget(name)
         self._pods = {workload: pods for workload, pods in self._pods.items() if workload != name}
 
     async def close(self) -> None:
@@ -247,7 +186,7 @@ class KubernetesBackend:
             where = self._settings.kubernetes_namespace
             message = f"there is no ConfigMap {name} in namespace {where}, to which workloads belong: install it"
             raise FailedPrecondition(message, reason="NO_OWNER") from error
-        return [_reference(CONFIG_MAPS, found)]
+        return [reference(CONFIG_MAPS, found)]
 
     async def _create(self, name: str, body: Object) -> Object:
         """The object of a workload whose belongings are there."""
@@ -262,26 +201,14 @@ class KubernetesBackend:
         """The object of a workload, of which something was refused: a quota also refuses what was made before."""
         with contextlib.suppress(NotFound):
             return await self._own(name)
-        await self._delete_belongings(name)  # without their workload, nobody would come back to them
+        await self._belongings.delete(name)  # without their workload, nobody would come back to them
         if isinstance(error, NotFound):
             raise self._missing(error) from error
         raise error
 
-    async def _leave_network(self, name: str, pods: Iterable[Object]) -> None:
-        """Lets a workload's network be deleted with the last of its pods, which need it to save what they have."""
-        if NETWORK_POLICIES in self._belongings:
-            owned = {"metadata": {"ownerReferences": [_reference(PODS, pod) for pod in pods]}}
-            with contextlib.suppress(NotFound):  # one pod alone has none
-                await self._api.patch(NETWORK_POLICIES, name, owned)
-
-    async def _delete(self, name: str, but: Kind | None = None) -> None:
+    async def _delete(self, name: str, with_network: bool = True) -> None:
         await self._api.delete(self._form.kind, object_name(name))
-        await self._delete_belongings(object_name(name), but)
-
-    async def _delete_belongings(self, name: str, but: Kind | None = None) -> None:
-        for kind in self._belongings:
-            if kind != but:
-                await self._api.delete(kind, name)
+        await self._belongings.delete(object_name(name), with_network)
 
     async def _own(self, name: str) -> Object:
         found = await self._api.get(self._form.kind, name)
@@ -296,50 +223,20 @@ class KubernetesBackend:
             return FailedPrecondition(f"Kubernetes says: {error.message}: create it", reason="NO_NAMESPACE")
         return FailedPrecondition(self._form.when_missing, reason="NOT_INSTALLED")
 
-    def _note(self, by_workload: Mapping[str, Iterable[Object]], known: Set[str]) -> None:
-        """Remembers what may not be there to be seen when it matters."""
-        now = time.monotonic()
-        ending, began = {}, {}
-        for name, pods in by_workload.items():
-            for pod in pods:
-                uid = pod["metadata"]["uid"]
-                if reasons.is_ending(pod):
-                    grace = pod["metadata"].get("deletionGracePeriodSeconds") or 0
-                    ending[uid] = self._ends_by.get(uid, now + grace + SLACK_SECONDS)
-                    self._disruptions[name] = f"{reasons.name_of(pod)} {reasons.why_ending(pod) or 'was deleted'}"
-                if reasons.phase_of(pod) != "Pending":
-                    key = (name, reasons.name_of(pod))
-                    began[key] = self._began.get(key, uid)
-        living = {key: uid for key, uid in self._began.items() if key[0] in known}
-        self._ends_by, self._began = ending, {**living, **began}
-        self._disruptions = {name: why for name, why in self._disruptions.items() if name in known}
-
-    def _is_given_up(self, pod: Object) -> bool:
-        """Whether a pod should have ended long ago: its node cannot be asked."""
-        return time.monotonic() > self._ends_by.get(pod["metadata"]["uid"], math.inf)
-
     def _observation(self, found: Object, pods: Sequence[Object]) -> Observation:
         name = label_of(found, WORKLOAD)
         if ended := self._form.ending(found):
             # One that is about to fail still saves, and may say so.
-            if ended.state is State.FAILED and any(self._lives(pod) for pod in pods):
-                return _runs(pods, self._disruptions.get(name, "its pods are ending"))
+            if ended.state is State.FAILED and any(map(self._history.lives, pods)):
+                return _runs(pods, self._history.disruption(name) or "its pods are ending")
             return self._explained(ended, found, pods) if ended.state is State.FAILED else ended
-        lost = next((pod for pod in pods if self._is_lost(name, pod)), None)
+        lost = next((pod for pod in pods if self._history.is_lost(name, pod)), None)
         # Kubernetes replaces none that may still run on a node that it cannot ask.
-        if lost and not (self._form.replaces_pods and any(self._lives(pod) for pod in pods)):
-            why = self._disruptions.get(name, f"{reasons.name_of(lost)} was deleted")
+        if lost and not (self._form.replaces_pods and any(map(self._history.lives, pods))):
+            why = self._history.disruption(name) or f"{reasons.name_of(lost)} was deleted"
             return Observation(State.FAILED, why, replica=self._form.replica(lost))
-        ending = self._disruptions.get(name, "") if any(reasons.is_ending(pod) for pod in pods) else ""
+        ending = self._history.disruption(name) if any(reasons.is_ending(pod) for pod in pods) else ""
         return _runs(pods, ending)
-
-    def _is_lost(self, name: str, pod: Object) -> bool:
-        """Whether a pod of a workload is given up, or has taken the place of one that ran."""
-        uid = pod["metadata"]["uid"]
-        return self._is_given_up(pod) or self._began.get((name, reasons.name_of(pod)), uid) != uid
-
-    def _lives(self, pod: Object) -> bool:
-        return reasons.phase_of(pod) in ("Pending", "Running") and not self._is_given_up(pod)
 
     def _explained(self, ended: Observation, found: Object, pods: Sequence[Object]) -> Observation:
         """How a failed workload ended, by the pod that failed first."""
@@ -347,7 +244,7 @@ class KubernetesBackend:
         if first := min(failed, key=reasons.failure_time, default=None):
             why, replica = reasons.why_failed(first), self._form.replica(first)
             return Observation(State.FAILED, f"{reasons.name_of(first)}: {why}", replica=replica)
-        why = self._disruptions.get(label_of(found, WORKLOAD), "")
+        why = self._history.disruption(label_of(found, WORKLOAD))
         if gone := self._form.pods(found["spec"]) - len(pods):
             why = why or f"{gone} of its pods {'is' if gone == 1 else 'are'} gone, as when somebody deletes one"
         return Observation(State.FAILED, "; ".join(filter(None, [why, ended.message])))
@@ -356,60 +253,20 @@ class KubernetesBackend:
         self, seen: Mapping[str, Observation], objects: Iterable[Object], pods: Mapping[str, Sequence[Object]]
     ) -> Mapping[str, Observation]:
         """The same, with why pods of running workloads wait or are not even there."""
-        waiting = [
-            found
-            for found in objects
-            if seen[label_of(found, WORKLOAD)].state is State.RUNNING
-            and not seen[label_of(found, WORKLOAD)].waiting
-            and self._waits(found, pods.get(label_of(found, WORKLOAD), ()))
-        ]
+        by_name = {label_of(found, WORKLOAD): found for found in objects}
+        waiting = {name: found for name, found in by_name.items() if self._waits(seen[name], found, pods.get(name, ()))}
         if not waiting:
             return seen
-        warnings = await self._warnings()
+        warnings = await read_warnings(self._api)
         told = {}
-        for found in waiting:
-            name = label_of(found, WORKLOAD)
-            why = self._why_waiting(found, pods.get(name, ()), warnings)
+        for name, found in waiting.items():
+            why = why_workload_waits(found, pods.get(name, ()), self._form.pods(found["spec"]), warnings)
             told[name] = replace(seen[name], waiting=why)
         return {**seen, **told}
 
-    def _waits(self, found: Object, pods: Sequence[Object]) -> bool:
-        return len(pods) < self._form.pods(found["spec"]) or any(reasons.phase_of(pod) == "Pending" for pod in pods)
-
-    def _why_waiting(self, found: Object, pods: Sequence[Object], warnings: Mapping[str, Sequence[Object]]) -> str:
-        wanted = self._form.pods(found["spec"])
-        told = [
-            f"{reasons.name_of(pod)}: {why}"
-            for pod in pods
-            if (why := reasons.why_waiting(pod, warnings.get(pod["metadata"]["uid"], ())))
-        ]
-        if len(pods) < wanted:
-            own = warnings.get(found["metadata"]["uid"], ())
-            if own:
-                told.append(f"{own[-1].get('reason', '')}: {own[-1].get('message', '')}")
-            elif found["spec"].get("suspend") or found["spec"].get("runPolicy", {}).get("suspend"):
-                told.append("it is suspended: whoever admits workloads here has not admitted it yet")
-            elif not told:
-                told.append("its pods are being created")
-        return "; ".join([*told[:SHOWN_PODS], *(["..."] if len(told) > SHOWN_PODS else [])])
-
-    async def _warnings(self) -> Mapping[str, Sequence[Object]]:
-        """Warnings by the uid of what they are about, the newest last."""
-        events, _ = await self._api.list(EVENTS, fields="type=Warning")
-        by_uid: defaultdict[str, list[Object]] = defaultdict(list)
-        for event in sorted(events, key=_event_time):
-            by_uid[event["involvedObject"].get("uid", "")].append(event)
-        return by_uid
-
-
-def _reference(kind: Kind, owner: Object) -> Object:
-    metadata = owner["metadata"]
-    return {"apiVersion": kind.api, "kind": kind.name, "name": metadata["name"], "uid": metadata["uid"]}
+    def _waits(self, seen: Observation, found: Object, pods: Sequence[Object]) -> bool:
+        return seen.state is State.RUNNING and not seen.waiting and waits(pods, self._form.pods(found["spec"]))
 
 
 def _runs(pods: Iterable[Object], waiting: str) -> Observation:
     return Observation(State.RUNNING, waiting=waiting, running=sum(map(reasons.has_begun, pods)))
-
-
-def _event_time(event: Object) -> str:
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])
