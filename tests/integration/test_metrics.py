@@ -105,7 +105,7 @@ async def test_what_a_sweep_does_is_counted(served: Served) -> None:
     evaluations = EvaluationServiceStub(served.channel)
     listed = await raising(evaluations.ListEvaluations(evaluation_pb.ListEvaluationsRequest()))
     episodes = sum(evaluation.total_episodes for evaluation in listed.evaluations)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while total(after := await served.series(), "daf_resources", kind="trial", state="SUCCEEDED") < 5:
             await asyncio.sleep(0.05)
 
@@ -142,7 +142,7 @@ async def test_streams_are_counted_while_they_are_open(served: Served) -> None:
     await anext(aiter(streaming(call)))
     during = await served.series()
     call.cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while total(after := await served.series(), "daf_watches", kind="sweep"):
             await asyncio.sleep(0.01)
 

@@ -77,7 +77,7 @@ async def test_the_resync_finds_rows_that_nobody_announced(clock: ManualClock) -
     controller = Counter({"a": 0})
     reconciler = Reconciler("test", controller, clock, resync_seconds=0.01)
     reconciler.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not controller.performed:
             await asyncio.sleep(0.01)
     await reconciler.stop()

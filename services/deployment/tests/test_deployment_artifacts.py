@@ -124,7 +124,7 @@ async def test_an_upload_that_breaks_off_is_not_kept(artifacts: ArtifactServiceA
     await received.wait()
     call.cancel()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while kept_files(tmp_path):  # the server hears of it a little later
             await asyncio.sleep(0.01)
     assert await upload(artifacts, parts_of(CONTENT)) == artifact_of(CONTENT, owner="deployment")
