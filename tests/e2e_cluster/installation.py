@@ -11,6 +11,22 @@ from tests.e2e_cluster.tools import items, kill, kubectl, wait_until
 
 HERE = Path(__file__).parent
 SERVICES = ("scheduler", "training", "evaluation", "statistics", "deployment")
+COPY_BUCKET = """\
+import boto3
+from botocore.exceptions import ClientError
+
+s3 = boto3.resource("s3", endpoint_url="http://localhost:9000", region_name="us-east-1",
+                    aws_access_key_id="testing", aws_secret_access_key="for-tests-only")
+other = s3.create_bucket(Bucket="{name}")
+there = {{one.key for one in other.objects.all()}}
+for one in s3.Bucket("daf").objects.all():
+    if one.key not in there:
+        try:
+            other.copy({{"Bucket": "daf", "Key": one.key}}, one.key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+                raise
+"""
 
 
 @dataclass(frozen=True)
@@ -51,14 +67,8 @@ class Backing:
                 kill(self.namespace, pod["metadata"]["name"])
 
     def copy_bucket(self, name: str) -> None:
-        """Copies what is in the bucket and not yet in another one."""
-        self.python(
-            "import boto3; s3 = boto3.resource('s3', endpoint_url='http://localhost:9000', region_name='us-east-1',"
-            " aws_access_key_id='testing', aws_secret_access_key='for-tests-only');"
-            f" other = s3.create_bucket(Bucket='{name}'); there = {{one.key for one in other.objects.all()}};"
-            " [other.copy({'Bucket': 'daf', 'Key': one.key}, one.key)"
-            " for one in s3.Bucket('daf').objects.all() if one.key not in there]"
-        )
+        """Copies what is in the bucket and not yet in another one; not what is deleted while it is copied."""
+        self.python(COPY_BUCKET.format(name=name))
 
     def shell(self, script: str) -> str:
         """Runs a script beside PostgreSQL, whose programs it may use without a password."""
