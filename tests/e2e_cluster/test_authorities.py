@@ -11,12 +11,12 @@ import trustme
 
 from tests.e2e_cluster.conftest import Version
 from tests.e2e_cluster.installation import Backing, Installation
+from tests.e2e_cluster.runs import MISSION, TRAINING
 from tests.e2e_cluster.tools import items, kubectl
 
 pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
-QUICK = HERE.parents[1] / "examples" / "quick_sweep.yaml"
 ONE_REPLICA = tuple(f"{component}.replicas=1" for component in ("scheduler", "statistics", "deployment", "gateway"))
 TRY = """
 import obstore
@@ -85,9 +85,9 @@ def test_services_and_workers_trust_a_companys_authority(
     installed.upgrade(current.chart, current.tag, f"certificateAuthorities.pem={pem}")
     assert _try_store(installed) == "written"
     daf = installed.client()
-    daf("sweep", "run", str(QUICK), "--name", "quick", seconds=600)  # code and checkpoints go both ways
-    trials = daf.json("sweep", "get", "quick")["trials"]
-    assert [trial["state"] for trial in trials] == ["TRIAL_STATE_SUCCEEDED"] * 2
+    daf("train", *TRAINING, "--steps", "512", "--name", "secure")  # its checkpoint goes there, and back:
+    played = daf.json("evaluate", "-p", "job/secure", "-m", MISSION, "--cogs", "4", "--steps", "20", "--episodes", "1")
+    assert played["evaluation"]["state"] == "EVALUATION_STATE_SUCCEEDED"
 
     installed.uninstall()
     assert [m for m in items(installed.namespace, "configmaps") if m["metadata"]["name"].startswith("daf-")] == []
