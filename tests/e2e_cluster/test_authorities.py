@@ -10,9 +10,9 @@ import pytest
 import trustme
 
 from tests.e2e_cluster.conftest import Version
-from tests.e2e_cluster.installation import Backing, Installation
+from tests.e2e_cluster.installation import SERVICES, Backing, Installation
 from tests.e2e_cluster.runs import MISSION, TRAINING
-from tests.e2e_cluster.tools import items, kubectl
+from tests.e2e_cluster.tools import items, kubectl, wait_until
 
 pytestmark = [pytest.mark.e2e_cluster, pytest.mark.timeout(900)]
 
@@ -83,6 +83,7 @@ def test_services_and_workers_trust_a_companys_authority(
 
     pem = authority.cert_pem.bytes().decode()
     installed.upgrade(current.chart, current.tag, f"certificateAuthorities.pem={pem}")
+    wait_until(lambda: all(len(installed.pods(service)) == 1 for service in SERVICES), "the pods before have ended")
     assert _try_store(installed) == "written"
     daf = installed.client()
     daf("train", *TRAINING, "--steps", "512", "--name", "secure")  # its checkpoint goes there, and back:
