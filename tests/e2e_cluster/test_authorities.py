@@ -87,19 +87,8 @@ def test_services_and_workers_trust_a_companys_authority(
     assert _try_store(installed) == "written"
     daf = installed.client()
     daf("train", *TRAINING, "--steps", "512", "--name", "secure")  # its checkpoint goes there, and back:
-    evaluated = (
-        "-p",
-        "job/secure/checkpoints/latest",
-        "-m",
-        MISSION,
-        "--cogs",
-        "4",
-        "--steps",
-        "20",
-        "--episodes",
-        "1",
-    )
-    played = daf.json("evaluate", *evaluated)
+    saved = "job/secure/checkpoints/latest"
+    played = daf.json("evaluate", "-p", saved, "-m", MISSION, "--cogs", "4", "--steps", "20", "--episodes", "1")
     assert played["evaluation"]["state"] == "EVALUATION_STATE_SUCCEEDED"
 
     installed.uninstall()
