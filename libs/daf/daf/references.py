@@ -246,6 +246,8 @@ def policy_fields(text: str) -> dict[str, Any]:
         return {"bundle": text}
     if "=" in text:
         return _from_pairs(text)
+    if not is_weights_file(text):
+        raise ValueError(f"{text[:80]!r} is no checkpoint: write {CHECKPOINT_FORMS}")
     if not _PLAIN.fullmatch(text):
         raise ValueError(f"{text[:80]!r} is neither a policy's short name nor a class path nor class=X,data=F,kw.k=v")
     policy, _, weights = text.partition(":")

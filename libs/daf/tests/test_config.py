@@ -110,6 +110,8 @@ def test_policies_are_named_by_texts(text: str, fields: dict[str, object] | None
         ("data=w.pt", "names no class"),
         ("class=a.B,kw.n", "is not KEY=VALUE"),
         ("no such policy", "neither a policy's short name"),
+        ("job/miner", "no checkpoint: write job/NAME/checkpoints"),
+        ("sweeps/lr/trials", "no checkpoint: write"),
     ],
 )
 def test_texts_that_name_no_policy_are_refused(text: str, message: str) -> None:
