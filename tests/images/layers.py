@@ -19,7 +19,7 @@ def written_as_it_was(name: str, base: str) -> list[str]:
     """What the layers above a base hold though nothing about it has changed: some engines leave it out, some do not."""
     there: dict[str, Entry] = {}
     found = []
-    for number, layer in enumerate(_layers(name)):
+    for number, layer in enumerate(layers_of(name)):
         if number >= len(inspect(base)["RootFS"]["Layers"]):
             same = {path for path, entry in layer.items() if there.get(path) == entry}
             holds_changes = {str(above) for path in layer.keys() - same for above in PurePosixPath(path).parents}
@@ -28,7 +28,8 @@ def written_as_it_was(name: str, base: str) -> list[str]:
     return found
 
 
-def _layers(name: str) -> Iterator[Mapping[str, Entry]]:
+def layers_of(name: str) -> Iterator[Mapping[str, Entry]]:
+    """What each layer of an image holds, by path."""
     with tempfile.TemporaryDirectory() as directory:
         saved = Path(directory, "image.tar")
         docker("save", "--output", str(saved), name)
