@@ -14,7 +14,7 @@ from daf_protos.training.v1.training_service_pb2 import CancelTrainingJobRequest
 from tests.training_stack import BATCH, ENDLESS, TrainingStack, wait_for
 
 STALL_SECONDS = 15.0
-CANCEL_SECONDS = 5.0
+CANCEL_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")

@@ -24,14 +24,22 @@ from daf_cogames.seating import plan_episodes
 from libs.daf_cogames.tests.sandboxed import make_bundle, processes
 
 MISSION = Mission("cogsguard_arena.basic", cogs=2, max_steps=10)
-LIMIT_SECONDS = 2.0
+PATIENCE_SECONDS = 30.0
+HUNG_SECONDS = 2.0
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what is enforced is Linux's")
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(LIMIT_SECONDS, memory_bytes=1 << 30) as sandbox:
+    with Sandbox(PATIENCE_SECONDS, memory_bytes=1 << 30) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Sandbox]:
+    """For policies that hang."""
+    with Sandbox(HUNG_SECONDS, memory_bytes=1 << 30) as sandbox:
         yield sandbox
 
 
@@ -75,9 +83,9 @@ def plan():
     ],
 )
 def test_a_policy_that_ends_badly_forfeits_and_the_next_episode_begins_anew(
-    sandbox: Sandbox, bundle: Callable[..., PolicySource], step: str, reason: str, said: str
+    sandbox: Sandbox, hasty: Sandbox, bundle: Callable[..., PolicySource], step: str, reason: str, said: str
 ) -> None:
-    runner = episode(sandbox, bundle(step=step), PolicySource("noop"))
+    runner = episode(hasty if reason is HUNG else sandbox, bundle(step=step), PolicySource("noop"))
 
     with pytest.raises(PolicyFailure) as failure:
         runner.run(plan())
@@ -98,10 +106,10 @@ def test_a_policy_that_ends_badly_forfeits_and_the_next_episode_begins_anew(
     ],
 )
 def test_a_policy_that_cannot_be_loaded_forfeits(
-    sandbox: Sandbox, bundle: Callable[..., PolicySource], load: str, reason: str, said: str
+    sandbox: Sandbox, hasty: Sandbox, bundle: Callable[..., PolicySource], load: str, reason: str, said: str
 ) -> None:
     with pytest.raises(PolicyFailure) as failure:
-        episode(sandbox, bundle(load=load)).run(plan())
+        episode(hasty if reason is HUNG else sandbox, bundle(load=load)).run(plan())
 
     assert (failure.value.policy, failure.value.stage, failure.value.reason) == (0, "load", reason)
     assert said in failure.value.message

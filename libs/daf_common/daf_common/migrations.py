@@ -49,6 +49,7 @@ def upgrade(store: Store, directory: Path) -> None:
     config = _config(directory)
     with store.engine.connect() as connection:
         if store.dialect == "postgresql":
+            connection.exec_driver_sql("SET statement_timeout = 0")
             # Two replicas that start together: the second waits here and finds nothing left to do.
             connection.execute(sa.select(sa.func.pg_advisory_lock(sa.func.hashtext(store.schema))))
             connection.execute(sa.schema.CreateSchema(store.schema, if_not_exists=True))
@@ -65,6 +66,7 @@ def upgrade(store: Store, directory: Path) -> None:
             connection.rollback()
             if store.dialect == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_unlock(sa.func.hashtext(store.schema))))
+                connection.exec_driver_sql("RESET statement_timeout")
                 connection.commit()
 
 

@@ -68,6 +68,7 @@ LEASES = sa.Table(
 """Who leads: see `daf_common.leases`."""
 
 _STAY_IDLE = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
+_TAKE_YOUR_TIME = sa.text("SET LOCAL statement_timeout = 0")
 _FENCE = sa.select(LEASES.c.fence).where(LEASES.c.name == sa.bindparam("wanted")).with_for_update(read=True)
 _READ_REVISION = sa.select(REVISION.c.value)
 _BUMP = sa.update(REVISION).values(value=REVISION.c.value + 1).returning(REVISION.c.value)
@@ -77,9 +78,10 @@ _BUSY_MILLISECONDS = 250
 """How long a statement waits for another process that holds the SQLite file; then the transaction is tried again."""
 _CONNECTIONS = 8
 """To one PostgreSQL, of one replica of one service: the replicas of five services share what a server allows."""
-_IDLE_SECONDS = 10
-"""A transaction that stands still for so long is ended by the server: its process was stopped, and others wait for its
-locks, those that would take the lead from it among them."""
+IDLE_SECONDS = 5.0
+STATEMENT_SECONDS = 10.0
+"""A transaction that stands still for so long, between two statements or in one that waits for a lock, is ended by the
+server: its process was stopped, and others wait for its locks, those that would take the lead from it among them."""
 _CONNECTION_OPTIONS = {
     "connect_timeout": 10,
     # A server or a network that has vanished without a word is noticed within half a minute, from both ends.
@@ -89,14 +91,16 @@ _CONNECTION_OPTIONS = {
     "tcp_user_timeout": 25_000,
 }
 _SESSION_OPTIONS = {
-    "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "25000",
 }
 _UNIQUE_VIOLATION = "23505"
-_TRANSIENT_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "08000", "08003", "08006", "53300"}
+_TRANSIENT_SQLSTATES = {
+    *("40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03"),
+    *("08000", "08003", "08006", "25P03", "53300"),
+}
 
 
 class Transaction:
@@ -112,6 +116,11 @@ class Transaction:
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         """Runs one statement, once or for a list of parameter dictionaries."""
         return self.connection.execute(statement, parameters)
+
+    def take_your_time(self) -> None:
+        """Lets the statements that follow last for as long as they need, since they are about very many rows."""
+        if self.connection.dialect.name == "postgresql":
+            self.connection.execute(_TAKE_YOUR_TIME)
 
     def changed(self, table: sa.Table, *keys: Any) -> None:
         """Says that rows have changed, by the values of the table's `key` (see `info`) or primary key column.
@@ -219,6 +228,7 @@ class Store:
         def patient(tx: Transaction) -> T:
             if self.dialect == "postgresql":
                 tx.execute(_STAY_IDLE)
+            tx.take_your_time()
             return function(tx, *args, **kwargs)
 
         _, result = await self._attempts(False, patient, aside=True)
@@ -337,7 +347,13 @@ def _engine(url: str, schema: str) -> sa.Engine:
 
     from psycopg import IsolationLevel  # takes a tenth of a second, which SQLite does not need
 
-    session = " ".join(f"-c{name}={value}" for name, value in {"search_path": schema, **_SESSION_OPTIONS}.items())
+    options = {
+        "search_path": schema,
+        "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
+        "statement_timeout": f"{STATEMENT_SECONDS * 1000:.0f}",
+        **_SESSION_OPTIONS,
+    }
+    session = " ".join(f"-c{name}={value}" for name, value in options.items())
     engine = sa.create_engine(
         parsed,
         pool_size=_CONNECTIONS,
@@ -345,6 +361,15 @@ def _engine(url: str, schema: str) -> sa.Engine:
         pool_pre_ping=True,
         connect_args={"options": session, **_CONNECTION_OPTIONS},
     )
+    engine.dialect.use_insertmanyvalues_wo_returning = True  # rows to insert are one statement
+
+    @sa.event.listens_for(engine, "do_executemany")
+    def one_by_one(cursor: Any, statement: str, rows: Iterable[Any], _context: Any) -> bool:
+        # The driver would send them as one pipeline, and a process that is stopped amid one keeps its locks for as
+        # long: no limit of the server counts there.
+        for row in rows:
+            cursor.execute(statement, row)
+        return True
 
     @sa.event.listens_for(engine, "begin")
     def prepare(connection: sa.Connection) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+import daf_common.store
 from daf_common.clock import ManualClock
 from daf_common.errors import Aborted, AlreadyExists, InvalidArgument, Unavailable
 from daf_common.leases import Leader
@@ -339,6 +343,95 @@ async def test_nobody_takes_over_within_a_transaction_of_the_leader(
     assert await taking == 2
     assert await other.read(ids_after, -1) == ["late"]
     other.close()
+
+
+def stands_between_statements(tx: Transaction) -> None:
+    check_fence(tx, "scheduler", 1)
+
+
+def stands_in_a_statement(tx: Transaction) -> None:
+    check_fence(tx, "scheduler", 1)
+    tx.execute(sa.text("SELECT pg_sleep(60)"))
+
+
+@pytest.mark.parametrize("stands", [stands_between_statements, stands_in_a_statement])
+async def test_who_stands_still_in_a_transaction_holds_nobody_up(
+    store: Store, database_url: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, stands: Any
+) -> None:
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+    for limit in ("IDLE_SECONDS", "STATEMENT_SECONDS"):
+        monkeypatch.setattr(daf_common.store, limit, 0.5)
+    stopped = Store(database_url, "public")
+    first, second = Leader(stopped, "scheduler", "a", clock, 10), Leader(store, "scheduler", "b", clock, 10)
+    await first.attempt()
+    await second.attempt()
+    standing, go_on = threading.Event(), threading.Event()
+
+    def stand(tx: Transaction) -> None:
+        if not standing.is_set():
+            standing.set()
+            stands(tx)
+            assert go_on.wait(60)
+        check_fence(tx, "scheduler", 1)
+
+    writing = asyncio.create_task(stopped.run(stand))
+    try:
+        await asyncio.to_thread(standing.wait, 10)
+        clock.advance(11)
+        async with asyncio.timeout(30):
+            while await second.attempt() != 2:
+                await asyncio.sleep(0.1)
+    finally:
+        go_on.set()
+    with pytest.raises((Aborted, Unavailable, DBAPIError)):
+        await writing
+    stopped.close()
+
+
+async def test_only_who_says_so_may_take_longer(
+    store: Store, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite ends no statement")
+    monkeypatch.setattr(daf_common.store, "STATEMENT_SECONDS", 0.2)
+    other = Store(database_url, "public")
+
+    def wait(tx: Transaction, patient: bool) -> str:
+        if patient:
+            tx.take_your_time()
+        tx.execute(sa.text("SELECT pg_sleep(0.5)"))
+        return "waited"
+
+    assert await other.run(wait, True) == "waited"
+    assert await other.scan(wait, False) == "waited"
+    with pytest.raises(Unavailable):
+        await other.run(wait, False)
+    other.close()
+
+
+async def test_many_rows_are_never_sent_in_parts_that_the_server_waits_between(store: Store, tmp_path: Path) -> None:
+    if store.dialect == "sqlite":
+        pytest.skip("SQLite has no server")
+    log = (tmp_path / "messages").open("w+")
+
+    def write(tx: Transaction) -> int:
+        driver: Any = tx.connection.connection.dbapi_connection
+        driver.pgconn.trace(log.fileno())
+        tx.execute(sa.insert(THINGS), [{"id": f"t{number}"} for number in range(20)])
+        rows = [{"wanted": f"t{number}"} for number in range(20)]
+        tx.execute(sa.update(THINGS).where(THINGS.c.id == sa.bindparam("wanted")).values(revision=7), rows)
+        tx.changed(THINGS, *(f"t{number}" for number in range(10)))
+        tx.stamp()
+        driver.pgconn.untrace()
+        return len(tx.execute(sa.select(THINGS.c.id)).all())
+
+    assert await store.run(write) == 20
+    log.seek(0)
+    sent = [line.split("\t")[3].strip() for line in log if line.split("\t")[1] == "F"]
+    after = [following for message, following in pairwise(sent) if message == "Execute"]
+    assert len(after) > 20
+    assert set(after) == {"Sync"}
 
 
 def _wait_for_a_lock(store: Store) -> None:

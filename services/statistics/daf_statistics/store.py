@@ -92,11 +92,19 @@ COMPARISONS = sa.Table(
 )
 """One row a comparison; `message` is the serialized `Comparison`. They never change."""
 
+
+def _insert_of_columns(table: sa.Table) -> postgresql.Insert:
+    """Takes a list a column: one statement of one text, however many rows there are."""
+    types = [sa.Text() if isinstance(column.type, sa.String) else column.type for column in table.columns]
+    names = table.columns.keys()  # text is not cast to its length, since that cuts what is too long without a word
+    lists = [sa.bindparam(name, type_=sa.ARRAY(of)) for name, of in zip(names, types, strict=True)]
+    rows = sa.func.unnest(*lists).table_valued(*names).render_derived()
+    return postgresql.insert(table).from_select(names, sa.select(rows))
+
+
 _INSERTS: dict[tuple[str, str], sa.Executable] = {
-    (dialect.__name__.rpartition(".")[2], table.name): dialect.insert(table)
-    .on_conflict_do_nothing()
-    .execution_options(preserve_rowcount=True)
-    for dialect in (sqlite, postgresql)
+    (dialect, table.name): insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    for dialect, insert in (("sqlite", sqlite.insert), ("postgresql", _insert_of_columns))
     for table in (METRICS, EPISODES, OUTCOMES)
 }
 
@@ -359,11 +367,14 @@ def delete_comparison(tx: Transaction, name: str) -> bool:
 
 def delete_numbers(tx: Transaction, name: str) -> None:
     """Deletes all that is recorded of a source of metrics or of an evaluation."""
+    tx.take_your_time()
     tx.execute(sa.delete(METRICS).where(METRICS.c.source == name))
     tx.execute(sa.delete(ATTEMPTS).where(ATTEMPTS.c.source == name))
     tx.execute(sa.delete(EPISODES).where(EPISODES.c.evaluation == name))
     tx.execute(sa.delete(OUTCOMES).where(OUTCOMES.c.evaluation == name))
 
 
-def _add(tx: Transaction, table: sa.Table, rows: Iterable[dict[str, Any]]) -> int:
-    return tx.execute(_INSERTS[tx.connection.dialect.name, table.name], rows).rowcount
+def _add(tx: Transaction, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:
+    dialect = tx.connection.dialect.name
+    columns = {name: [row[name] for row in rows] for name in table.columns.keys()}  # noqa: SIM118 (a collection of columns, no dict)
+    return tx.execute(_INSERTS[dialect, table.name], columns if dialect == "postgresql" else rows).rowcount

@@ -177,7 +177,7 @@ class Stack:
         found = (await raising(self.statistics.ReadMetrics(request))).series
         return list(found[0].steps) if found else []
 
-    async def until(self, check: Callable[[], Awaitable[Any]], seconds: float = 10.0) -> Any:
+    async def until(self, check: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:
         """Waits until something holds, as seen from outside."""
         async with asyncio.timeout(seconds):
             while not (found := await check()):

@@ -53,9 +53,10 @@ async def test_steps_that_are_trained_again_count_again_and_reports_that_come_ag
 
 async def test_waits_are_those_of_the_first_attempt_and_starts_those_of_each(stack: Stack, clock: ManualClock) -> None:
     changed = Changes()
-    await stack.create("before")
+    await stack.create("before", workers=2)
     blocking = await stack.started("before")
     await stack.create("j", max_restarts=1)
+    await stack.until_waiting_for("j", "CPU")
     clock.advance(60)
     await stack.succeed(blocking)
     first = await stack.started("j")
