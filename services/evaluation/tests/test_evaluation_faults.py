@@ -76,7 +76,7 @@ async def evaluate(stack: Stack) -> Evaluation:
     )
     request = pb.CreateEvaluationRequest(request_id="r", evaluation_id="e", spec=spec)
     await persist(lambda: stack.evaluations.CreateEvaluation(request))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while "e-w1" not in stack.backend.started:
             await asyncio.sleep(0.01)
         token = stack.environment("e")["DAF_TOKEN"]

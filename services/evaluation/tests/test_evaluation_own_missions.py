@@ -34,7 +34,7 @@ async def running(stack: Stack) -> Stack:
         workers=1,
     )
     await raising(stack.evaluations.CreateEvaluation(pb.CreateEvaluationRequest(evaluation_id="e", spec=spec)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "e-w1" not in stack.backend.started:
             await asyncio.sleep(0.01)
     return stack

@@ -62,7 +62,7 @@ async def create(stack: Stack, id: str = "e", **changes: Any) -> Evaluation:
 async def until(stack: Stack, id: str, *states: int) -> Evaluation:
     """Watches an evaluation until it is in one of these states."""
     request = pb.WatchEvaluationsRequest(name=f"evaluations/{id}")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for response in stack.evaluations.WatchEvaluations(request):
             for evaluation in response.evaluations:
                 if evaluation.state in states:
@@ -71,7 +71,7 @@ async def until(stack: Stack, id: str, *states: int) -> Evaluation:
 
 
 async def workload_started(stack: Stack, name: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while name not in stack.backend.started:
             await asyncio.sleep(0.01)
 
@@ -283,7 +283,7 @@ async def test_a_start_that_failed_half_way_is_made_up_for(stack: Stack, monkeyp
 
     monkeypatch.setattr(stack.backend, "start", start)
     await create(stack)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await started.wait()
     assert attempts == ["e-w1", "e-w1"]
 
@@ -313,7 +313,7 @@ async def test_what_is_left_of_an_evaluation_is_cleared_away_once_the_backend_la
     await Worker(running, "w").play_all()
     await until(running, "e", SUCCEEDED)
     looks = running.backend.looks
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while running.backend.looks < looks + 2:
             await asyncio.sleep(0.01)
         running.backend.missing = ""
@@ -341,7 +341,7 @@ async def test_a_cancelled_evaluation_stops_its_workers(running: Stack) -> None:
     assert cancelled.cancel_requested
     assert (await worker.report(lease, worker.play(lease), done=True)).stop
     assert (await worker.lease()).finished
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while running.backend.states:
             await asyncio.sleep(0.01)
     assert running.backend.stopped == ["e-w1"]

@@ -362,7 +362,7 @@ def ended() -> Ended:
     terminal = (sweep_pb2.SWEEP_STATE_SUCCEEDED, sweep_pb2.SWEEP_STATE_FAILED, sweep_pb2.SWEEP_STATE_CANCELLED)
     from daf_protos.scheduler.v1.scheduler_service_pb2 import WatchSweepsRequest
 
-    async def wait(client: Client, name: str, seconds: float = 30) -> sweep_pb2.Sweep:
+    async def wait(client: Client, name: str, seconds: float = 120) -> sweep_pb2.Sweep:
         async with asyncio.timeout(seconds):
             async for change in client.stub.WatchSweeps(WatchSweepsRequest(name=name)):
                 for sweep in change.sweeps:

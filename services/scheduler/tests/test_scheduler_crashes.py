@@ -52,7 +52,8 @@ class Process:
             assert code == EXIT_CODE
             self.crashes += 1
             faults = {}
-            Path(self.address.removeprefix("unix:")).unlink()
+            # There is none if it was killed before it listened.
+            Path(self.address.removeprefix("unix:")).unlink(missing_ok=True)
 
 
 async def run_sweep(process: Process, spec: S.SweepSpec, faults: dict[str, str]) -> tuple[S.Sweep, list[S.Trial]]:
@@ -64,7 +65,7 @@ async def run_sweep(process: Process, spec: S.SweepSpec, faults: dict[str, str])
     async def insist(method: Any, request: Any) -> Any:
         while not running.done():
             try:
-                return await method(request, wait_for_ready=True, timeout=10)
+                return await method(request, wait_for_ready=True, timeout=30)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     raise
@@ -72,7 +73,7 @@ async def run_sweep(process: Process, spec: S.SweepSpec, faults: dict[str, str])
         return await running
 
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             await insist(stub.CreateSweep, pb.CreateSweepRequest(sweep_id="lr", request_id="lr", spec=spec))
             while True:
                 sweep = (await insist(stub.GetSweep, pb.GetSweepRequest(name="sweeps/lr"))).sweep

@@ -6,7 +6,6 @@ import asyncio
 import math
 import random
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -276,24 +275,31 @@ def test_tens_of_thousands_of_pairs_are_no_trouble() -> None:
 
 async def test_a_comparison_for_which_nobody_waits_any_longer_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
-    first, original = threading.Event(), comparison.measure
+    first, goes_on, ended = threading.Event(), threading.Event(), threading.Event()
+    measure = comparison.measure
 
-    def slowly(*arguments: Any) -> Any:
+    def when_told(*arguments: Any) -> Any:
         measured.append(arguments)
         first.set()
-        time.sleep(0.05)
-        return original(*arguments)
+        assert goes_on.wait(60)
+        return measure(*arguments)
 
-    monkeypatch.setattr(comparison, "measure", slowly)
+    def compare_to_its_end(*arguments: Any) -> ComparisonOutcome:
+        try:
+            return compare(*arguments)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(comparison, "measure", when_told)
+    monkeypatch.setattr(comparison_servicer, "compare", compare_to_its_end)
     players = [player(name, [float(seed) for seed in range(8)]) for name in "abcdefghijklmnop"]
     task = asyncio.create_task(comparison_servicer._compared(Design("reward"), players, None))
-    await asyncio.to_thread(first.wait, 10)
+    assert await asyncio.to_thread(first.wait, 30)
 
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    await asyncio.sleep(0.2)
-    count = len(measured)
-    await asyncio.sleep(0.2)
-    assert count == len(measured) < 120
+    goes_on.set()
+    assert await asyncio.to_thread(ended.wait, 30)
+    assert len(measured) == 1  # of 120 pairs

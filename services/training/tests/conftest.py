@@ -177,8 +177,8 @@ class Stack:
         found = (await raising(self.statistics.ReadMetrics(request))).series
         return list(found[0].steps) if found else []
 
-    async def until(self, check: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:
-        """Waits until something holds, as seen from outside."""
+    async def until(self, check: Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
+        """Waits until something holds, as seen from outside: for longer than the reconciler may wait to try again."""
         async with asyncio.timeout(seconds):
             while not (found := await check()):
                 await asyncio.sleep(0.01)

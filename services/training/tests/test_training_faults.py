@@ -88,7 +88,7 @@ async def train(stack: Stack) -> list[TrainingJob]:
         )
         request = pb.CreateTrainingJobRequest(request_id=f"r{number}", job_id=f"j{number}", spec=spec)
         await persist(lambda request=request: stack.jobs.CreateTrainingJob(request))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         await asyncio.gather(*(play(stack, number) for number in range(JOBS)))
         while True:
             listed = await persist(lambda: stack.jobs.ListTrainingJobs(pb.ListTrainingJobsRequest()))

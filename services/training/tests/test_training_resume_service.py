@@ -271,7 +271,7 @@ async def test_a_user_goes_on_with_a_job_that_has_ended(stack: Stack, end: str) 
     assert not resumed.HasField("failure")
     assert not resumed.HasField("end_time")
     assert not resumed.cancel_requested
-    change = await asyncio.wait_for(anext(watch), 20)
+    change = await asyncio.wait_for(anext(watch), 30)
     assert change.training_jobs[0].state != TrainingJobState.Value(f"TRAINING_JOB_STATE_{end}")
     again = await stack.started("j", attempt=2)
     assignment = await stack.assignment(again)

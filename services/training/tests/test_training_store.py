@@ -15,10 +15,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
+from daf_common.artifacts import ArtifactStore
 from daf_common.channel import raising
 from daf_common.clock import ManualClock
 from daf_common.errors import InvalidArgument
 from daf_common.failures import Failure
+from daf_common.leases import Leader
 from daf_common.migrations import upgrade
 from daf_common.store import COMMON, Store
 from daf_common.workloads import Observation, State
@@ -34,9 +36,9 @@ from daf_training.sweeper import EXIT_SECONDS, Sweeper
 from daf_training.tables import MIGRATIONS, TABLES
 
 if TYPE_CHECKING:
-    from .conftest import Stack
+    from .conftest import Machines, Stack
 else:
-    Stack = Any
+    Machines = Stack = Any
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TWO_CPUS = Capacity(2, None, 0)
@@ -139,17 +141,20 @@ async def test_attempts_are_written_down_as_they_begin_and_end(database: Store) 
     assert await database.read(attempt_store.page_of_attempts, "j", None, 10) == [ended]
 
 
-async def test_the_sweeper_stops_and_removes_workloads_that_are_over(stack: Stack, clock: ManualClock) -> None:
-    machines = stack.machines
-    await stack.training.store.run(store.add_job, Job("done", b"", NOW, state=JobState.FAILED, attempt=1))
-    await stack.training.store.run(store.add_job, Job("runs", b"", NOW, state=JobState.RUNNING, attempt=2))
+async def test_the_sweeper_stops_and_removes_workloads_that_are_over(
+    database: Store, machines: Machines, tmp_path: Path, clock: ManualClock
+) -> None:
+    await database.run(store.add_job, Job("done", b"", NOW, state=JobState.FAILED, attempt=1))
+    await database.run(store.add_job, Job("runs", b"", NOW, state=JobState.RUNNING, attempt=2))
     machines.states = {
         "done-a1": Observation(State.RUNNING),
         "gone-a1": Observation(State.FAILED),
         "runs-a1": Observation(State.FAILED),
         "runs-a2": Observation(State.RUNNING),
     }
-    sweeper = Sweeper(stack.training.store, stack.training.leader, machines, stack.artifacts, clock)
+    leader = Leader(database, store.LEASE, "a", clock)
+    await leader.attempt()
+    sweeper = Sweeper(database, leader, machines, ArtifactStore(tmp_path.as_uri(), "training"), clock)
 
     await sweeper.step()
     assert machines.states.keys() == {"done-a1", "runs-a2"}
