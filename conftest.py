@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
@@ -18,6 +19,10 @@ from daf_common.ids import CountedIds
 from daf_common.migrations import upgrade
 from daf_common.store import Store
 from tests.postgres_server import PostgresServer, postgres_binaries
+
+# An example has no limit of time: how long it takes is the machine's. All else stays as it is.
+hypothesis.settings.register_profile("daf", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("daf")
 
 
 @pytest.fixture

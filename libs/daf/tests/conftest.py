@@ -20,8 +20,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from daf import diagnosis
+from daf.checks import services as services_check
+from daf.cli import stack as stack_commands
 from daf.cli.main import main
-from daf.client import Client
+from daf.client import Client, is_serving
 from daf_cogames.catalog import catalog
 from daf_cogames.parameter_table import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
 from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound
@@ -206,6 +209,8 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
         """What jobs wait for when they are asked for the first time."""
         self.unavailable = 0
         """How many reads fail before they succeed again."""
+        self.stays: int | None = None
+        """The state that jobs do not leave."""
 
     def CreateTrainingJob(self, request, context):
         if request.spec.workers > 64:
@@ -274,6 +279,8 @@ class Training(training_service_pb2_grpc.TrainingServiceServicer):
 
     def _go_on(self, job: TrainingJob) -> None:
         """A step in the life of a job."""
+        if job.state == self.stays:
+            return
         job.revision += 1
         match job.state:
             case training_job_pb2.TRAINING_JOB_STATE_PENDING:
@@ -488,6 +495,19 @@ class Services:
         server.add_insecure_port(self.address)
         server.start()
         return server
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services are not taken to be away because they answer late."""
+
+    def patiently(endpoint: Any, timeout_seconds: float = 0.0) -> bool:
+        return is_serving(endpoint)
+
+    monkeypatch.setattr(is_serving, "__defaults__", (30.0,))
+    for module in (services_check, stack_commands):
+        monkeypatch.setattr(module, "is_serving", patiently)
+    monkeypatch.setattr(diagnosis, "_SECONDS", 30.0)
 
 
 @pytest.fixture

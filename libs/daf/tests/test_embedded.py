@@ -84,7 +84,7 @@ def test_two_at_once_start_one(stack: EmbeddedStack) -> None:
     ]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) for _ in range(3)]
 
-    addresses = {process.communicate(timeout=60)[0].strip() for process in processes}
+    addresses = {process.communicate(timeout=120)[0].strip() for process in processes}
 
     assert addresses == {stack.address}
     assert starts(stack) == 1

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,7 +206,8 @@ def test_progress_is_told_with_pace_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = iter(range(0, 1000, 10))
-    monkeypatch.setattr("daf.cli.evaluation_display.time.monotonic", lambda: float(next(seconds)))
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr("daf.cli.evaluation_display.time", clock)
     seen = [Evaluation(name="evaluations/e", total_episodes=100, done_episodes=done) for done in (0, 0, 10, 30, 100)]
     assert show_evaluation(iter(seen)) is seen[-1]
     assert capsys.readouterr().out.splitlines() == [

@@ -224,10 +224,10 @@ def test_what_is_no_installation_is_said_to_be_none() -> None:
 
 
 def test_where_nothing_is_the_address_is_in_doubt() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-
-    assert "Connection refused; is the address right?" in why_unreachable(Endpoint(f"127.0.0.1:{port}"))
+    with socket.socket() as deaf:  # the port is taken, and nobody listens
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        assert "Connection refused; is the address right?" in why_unreachable(Endpoint(f"127.0.0.1:{port}"))
     assert "knows no host nowhere.invalid" in why_unreachable(Endpoint("nowhere.invalid:443"))
     assert why_unreachable(Endpoint("unix:/nowhere.sock")) == "nothing answers at unix:/nowhere.sock"
 

@@ -164,7 +164,7 @@ def mlflow_series(uri: str, metric: str) -> tuple[Any, list[tuple[int, float]]]:
 def wandb_records(directory: Path) -> dict[str, list[Any]]:
     """What lies in an offline run directory, by kind. W&B's own process writes the last of it after `finish`."""
     (file,) = directory.glob("run-*.wandb")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         found: dict[str, list[Any]] = {}
         for data in log_records(file.read_bytes()):
@@ -180,13 +180,15 @@ def wandb_records(directory: Path) -> dict[str, list[Any]]:
 def log_records(content: bytes) -> Iterator[bytes]:
     """Records of a LevelDB log, which is what W&B writes after a header of 7 bytes: blocks of 32 KiB with fragments,
     each a checksum (4 bytes), a length (2), a kind (1: whole, 2: first, 3: middle, 4: last) and data."""
-    assert content.startswith(b":W&B")
+    assert content[:4] == b":W&B"[: len(content)]
     position, data = 7, b""
     while position + 7 <= len(content):
         if (left := 32768 - position % 32768) < 7:
             position += left
             continue
         length, kind = struct.unpack_from("<HB", content, position + 4)
+        if position + 7 + length > len(content):  # it is still being written
+            return
         data += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from daf_protos.training.v1 import training_job_pb2
+
 type Daf = Callable[..., Any]
 
 MISSION = "cogsguard_machina_1.miner_tutorial"
@@ -131,7 +133,14 @@ def test_a_pipe_gets_a_line_for_each_event(daf: Daf, with_services: Any) -> None
 
 
 def test_a_terminal_shows_what_the_workers_do(with_services: Any) -> None:
-    screen = on_a_terminal("train", "-m", MISSION, "-p", "lstm", "--name", "one", "--workers", "2")
+    with_services.training.stays = training_job_pb2.TRAINING_JOB_STATE_RUNNING
+
+    def go_on(shown: bytes) -> None:
+        if b"1.2 GB" in shown:  # the last of what is looked for
+            with_services.training.stays = None
+
+    command = ["train", "-m", MISSION, "-p", "lstm", "--name", "one", "--workers", "2"]
+    screen = on_a_terminal(*command, on_part=go_on)
 
     assert "500 of 1,000 agent steps" in screen
     assert "reward per agent 1.5" in screen
@@ -168,6 +177,7 @@ def test_a_failed_run_says_why_and_how_to_go_on(daf: Daf, with_services: Any) ->
 
 
 def test_ctrl_c_leaves_a_run_going_and_says_how_to_go_on(with_services: Any, home: Path) -> None:
+    with_services.training.stays = training_job_pb2.TRAINING_JOB_STATE_PENDING
     process = subprocess.Popen(
         [*COMMAND, "train", "-m", MISSION, "-p", "lstm", "--name", "one"],
         stdout=subprocess.PIPE,
@@ -344,8 +354,8 @@ class Inherits(Policy): ...
     assert daf("job", "params", "other.Policy", *code).code == 2
 
 
-def on_a_terminal(*arguments: str, answer: bytes = b"") -> str:
-    """What a command writes to a terminal of 120 columns, without styles."""
+def on_a_terminal(*arguments: str, answer: bytes = b"", on_part: Callable[[bytes], None] = lambda shown: None) -> str:
+    """What a command writes to a terminal of 120 columns, without styles. `on_part` is told what it has written."""
     master, slave = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40", "NO_COLOR": "1"}
     process = subprocess.Popen([*COMMAND, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment)
@@ -356,6 +366,7 @@ def on_a_terminal(*arguments: str, answer: bytes = b"") -> str:
     try:
         while part := os.read(master, 65536):
             shown += part
+            on_part(shown)
     except OSError:  # the other end is closed
         pass
     process.wait(timeout=30)

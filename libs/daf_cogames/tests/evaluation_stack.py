@@ -58,7 +58,7 @@ class Stack:
 
     async def until(self, id: str, condition: Any) -> Evaluation:
         request = pb.WatchEvaluationsRequest(name=f"evaluations/{id}")
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             async for response in self.evaluations.WatchEvaluations(request):
                 for evaluation in response.evaluations:
                     if condition(evaluation):

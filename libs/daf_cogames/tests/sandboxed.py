@@ -44,7 +44,7 @@ def make_bundle(root: Path, load: str = "pass", step: str = "pass") -> PolicySou
 
 def processes() -> list[psutil.Process]:
     """The processes of policies; those that were killed are given time to end."""
-    for _ in range(500):
+    for _ in range(3000):
         warm = [child for child in psutil.Process().children() if "daf_cogames.sandbox.child" in child.cmdline()]
         forked = [child for process in warm for child in process.children(recursive=True)]
         alive = [child for child in forked if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from daf_cogames.evaluation import supervision
+from daf_cogames.evaluation import player_output, supervision
 from daf_cogames.evaluation.mother import Mother
 from daf_cogames.evaluation.supervision import SupervisedTable
 from daf_cogames.evaluation.table import Setting, Unplayable
@@ -22,6 +22,9 @@ from daf_protos.statistics.v1.episode_pb2 import Episode
 
 HOSTILE = Path(__file__).parent / "hostile"
 MISSION = Mission("cogsguard_arena.basic", cogs=4, max_steps=10)
+
+
+player_output._JOIN_SECONDS = 30.0  # all that is printed is looked at, however late it is read
 
 
 def main() -> None:
@@ -46,6 +49,8 @@ def play(mother: Mother, task: dict[str, Any]) -> dict[str, Any]:
                 episodes.append(told(episode))
                 player = table._player
                 say({"episode": episode.index, "player": player and player._pid})
+                if task.get("waits"):
+                    sys.stdin.readline()
         except Unplayable as error:
             return {"episodes": episodes, "unplayable": [error.failure.reason, error.failure.message]}
     return {"episodes": episodes}

@@ -64,11 +64,11 @@ async def test_whoever_plays_it_an_evaluation_with_such_policies_comes_to_the_sa
 
 async def test_a_policy_that_hangs_forfeits_after_the_limit_of_its_evaluation(stack: Stack) -> None:
     policies = [policy("starter"), await hostile(stack, "sleep_holding_the_interpreter", at=5)]
-    await stack.create("hanging", policies=policies, workers=1, episodes=2, time_limit_seconds=1)
+    await stack.create("hanging", policies=policies, workers=1, episodes=2, time_limit_seconds=3)
     assert (await stack.ended("hanging")).state == SUCCEEDED
     played = await stack.episodes("hanging")
     assert [[forfeit.message for forfeit in episode.forfeits] for episode in played] == [
-        [f"failed to step in seat {list(episode.seats).index(1)}: it took longer than 1 s"] for episode in played
+        [f"failed to step in seat {list(episode.seats).index(1)}: it took longer than 3 s"] for episode in played
     ]
 
 
@@ -110,5 +110,5 @@ async def test_a_killed_worker_leaves_no_player_behind(stack: Stack) -> None:
         await asyncio.sleep(0.02)
         worker = stack.processes.process_id("evaluate-left-w1-0")
     os.kill(worker, signal.SIGKILL)
-    _, alive = await asyncio.to_thread(psutil.wait_procs, below, timeout=20)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, below, timeout=30)
     assert not alive

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import torch, torch.distributed as dist
 from daf_cogames.training.launcher import launch
 
 def rank_main():
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=30))
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=150))
     number = torch.tensor([dist.get_rank() + 1.0])
     dist.all_reduce(number)
     print(f"rank {dist.get_rank()} of {dist.get_world_size()}: {number.item():g}", flush=True)
@@ -29,11 +28,11 @@ def well(rank): return 0
 
 def code(rank):
     if rank == 1: return 7
-    time.sleep(60)
+    time.sleep(1000)
 
 def killed(rank):
     if rank == 1: os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(1000)
 
 def waits(rank):
     ended = []
@@ -59,7 +58,7 @@ def start(case: str, directory: Path, ranks: int = 2) -> subprocess.Popen[str]:
 
 def run(case: str, directory: Path) -> tuple[int, str]:
     process = start(case, directory)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=200)
     return process.returncode, output
 
 
@@ -75,12 +74,10 @@ def test_jobs_of_one_machine_at_once_do_not_meet_in_each_others_rendezvous(tmp_p
 
 @pytest.mark.parametrize(("case", "code", "said"), [("code", 7, "exit code 7"), ("killed", 128 + 9, "SIGKILL")])
 def test_the_end_of_one_rank_ends_the_other_and_is_named(case: str, code: int, said: str, tmp_path: Path) -> None:
-    started = time.monotonic()
     ended, output = run(case, tmp_path)
 
     assert (ended, said in output) == (code, True), output
-    assert "rank 1" in output
-    assert time.monotonic() - started < 40  # and not after the other's minute
+    assert "rank 1" in output  # and not after the other's sleep, which is longer than `run` waits
 
 
 def test_requests_to_end_reach_every_rank_and_are_waited_for(tmp_path: Path) -> None:
@@ -92,7 +89,7 @@ def test_requests_to_end_reach_every_rank_and_are_waited_for(tmp_path: Path) -> 
         assert lines[-1], lines
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=40)
+    output, _ = process.communicate(timeout=200)
 
     assert "rank 0 saved" in output
     assert "rank 1 saved" in output

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daf_cogames.evaluation import player_output
 from daf_cogames.evaluation.player_output import FLOOD_BYTES, KEPT_BYTES, PIPE_BYTES, Output
 from daf_cogames.play.marks import EPISODE, WHO, Mark, encode
 
@@ -32,6 +33,12 @@ class Printed:
         self.output.join()
         os.close(self._log)
         return self.log.read_text() if self.log.is_file() else ""
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that was printed is read, however long that takes."""
+    monkeypatch.setattr(player_output, "_JOIN_SECONDS", 30.0)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from libs.daf_cogames.tests.sandboxed import make_bundle
 
 MISSION = Mission("cogsguard_arena.basic", cogs=2, max_steps=10)
 SECRET = "the-token-of-the-worker"
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 120.0
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what is enforced is Linux's")
 

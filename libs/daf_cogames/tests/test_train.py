@@ -283,7 +283,7 @@ def test_an_error_leaves_no_thread_that_keeps_the_process_alive(training):
 
     for thread in threading.enumerate():
         if type(thread).__name__ == "Utilization":
-            thread.join(timeout=10)
+            thread.join(timeout=30)
     assert "Utilization" not in [type(thread).__name__ for thread in threading.enumerate()]
 
 
@@ -298,7 +298,7 @@ def test_an_error_leaves_no_process_of_an_environment(training, on_a_gpu_that_to
         training.run()
 
     for process in multiprocessing.active_children():
-        process.join(timeout=10)
+        process.join(timeout=30)
     assert multiprocessing.active_children() == []
 
 

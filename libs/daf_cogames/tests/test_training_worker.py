@@ -227,7 +227,7 @@ class Stack:
         return "".join([piece.text async for piece in streaming(call)])
 
 
-async def until(check: Callable[[], Awaitable[Any]], seconds: float = 90.0) -> Any:
+async def until(check: Callable[[], Awaitable[Any]], seconds: float = 200.0) -> Any:
     async with asyncio.timeout(seconds):
         while not (found := await check()):
             await asyncio.sleep(0.05)
@@ -321,7 +321,7 @@ async def test_a_job_outlives_its_service_and_is_cancelled_with_a_checkpoint(tmp
         assert job.state == TrainingJobState.TRAINING_JOB_STATE_CANCELLED
         assert job.attempt == 1
         assert job.checkpoint.update >= seen
-        assert await asyncio.to_thread(processes.children["j-a1"].wait, 30) == 0
+        assert await asyncio.to_thread(processes.children["j-a1"].wait, 60) == 0
     finally:
         processes.kill()
         await stack.stop()
@@ -393,7 +393,7 @@ async def test_a_worker_that_was_given_up_is_told_to_stop_and_its_last_words_are
                 time.sleep(0.01)
             reporter.finish(worker_pb.TrainingOutcome())
 
-    await asyncio.wait_for(asyncio.to_thread(report), 20)
+    await asyncio.wait_for(asyncio.to_thread(report), 60)
 
     assert (await stack.get("j")).state == TrainingJobState.TRAINING_JOB_STATE_FAILED
     assert await stack.log("j") == "still here\n"

@@ -104,7 +104,7 @@ def test_several_processes_that_install_at_once_all_find_it_whole(make_wheel: Ma
         assert process.stdin is not None
         process.stdin.write(b"go\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
 
     assert outputs == [b"200\n"] * 3
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [digest]

@@ -18,13 +18,13 @@ from daf_cogames.zygote import PRELOADED
 from daf_common.processes import LocalProcesses, State, Status
 
 WORKER = """
-import json, os, sys, time, warnings
+import json, os, sys, warnings
 
 def report(argv):
+    warm = sorted({"torch", "cogames.train", "mettagrid.runner.rollout", "grpc"} & set(sys.modules))
     import torch
     print(json.dumps({
-        "started": time.time(),
-        "modules": sorted({"torch", "cogames.train", "mettagrid.runner.rollout", "grpc"} & set(sys.modules)),
+        "modules": warm,
         "threads": len(os.listdir("/proc/self/task")),
         "torch_threads": torch.get_num_threads(),
         "random": torch.rand(1).item(),
@@ -43,7 +43,7 @@ def play(argv):
 
 
 async def finish(processes: LocalProcesses, name: str) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while processes.observe(name) == Status(State.RUNNING):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -78,17 +78,14 @@ async def playing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 async def test_workers_start_warm_single_threaded_and_with_their_own_random_state(reporting: LocalProcesses) -> None:
     reports = []
     for name in ("a-1", "a-2"):
-        asked = time.time()
         await reporting.start(name, [], {})
-        report = json.loads((await finish(reporting, name)).splitlines()[-1])
-        reports.append({**report, "seconds": report["started"] - asked})
+        reports.append(json.loads((await finish(reporting, name)).splitlines()[-1]))
 
     for report in reports:
         assert report["modules"] == ["cogames.train", "mettagrid.runner.rollout", "torch"]
         assert report["threads"] == 1
         assert report["torch_threads"] == 1
         assert not report["warnings_are_errors"]
-        assert report["seconds"] < 2, "importing torch alone takes longer"
     assert reports[0]["random"] != reports[1]["random"]
 
 

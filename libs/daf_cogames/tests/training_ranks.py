@@ -21,7 +21,7 @@ from daf_cogames.training.cogames_trainer import cogames_train
 from daf_cogames.training.train import TrainingPlan
 from daf_cogames.training.world import World
 
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 240
 
 
 @dataclass

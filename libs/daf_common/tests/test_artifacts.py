@@ -29,7 +29,7 @@ def s3_url() -> Iterator[str]:
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
         environment.setenv("AWS_REGION", "us-east-1")
-        httpx.put(f"{endpoint}/artifacts").raise_for_status()
+        httpx.put(f"{endpoint}/artifacts", timeout=30).raise_for_status()
         yield "s3://artifacts/daf"
     server.stop()
 
@@ -83,14 +83,14 @@ async def test_a_worker_writes_and_reads_by_url_alone(url: str) -> None:
         target.write_bytes(content)
     else:
         sent = await asyncio.to_thread(
-            httpx.put, location.url, content=content, headers={"content-type": "application/octet-stream"}
+            httpx.put, location.url, content=content, headers={"content-type": "application/octet-stream"}, timeout=30
         )
         sent.raise_for_status()
 
     assert (await store.writing(wanted)).url == ""
     reading = await store.reading(location.artifact)
     if reading.url.startswith("http"):
-        assert (await asyncio.to_thread(httpx.get, reading.url)).content == content
+        assert (await asyncio.to_thread(httpx.get, reading.url, timeout=30)).content == content
 
 
 async def test_a_broken_object_is_data_loss(tmp_path: Path) -> None:

@@ -194,11 +194,11 @@ async def test_metrics_and_health_are_served_while_the_event_loop_is_stuck() -> 
 
     def ask() -> None:
         for path in ("metrics", "healthz", "metrics?name[]=up", "other"):
-            answers.append(httpx.get(f"http://127.0.0.1:{server.port}/{path}", timeout=20).status_code)
+            answers.append(httpx.get(f"http://127.0.0.1:{server.port}/{path}", timeout=30).status_code)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    thread.join(30)  # on the event loop, which does nothing else meanwhile
+    thread.join(120)  # on the event loop, which does nothing else meanwhile
     server.stop()
     assert answers == [200, 200, 200, 404]
 
@@ -207,7 +207,7 @@ async def test_a_client_that_says_nothing_keeps_nobody_waiting() -> None:
     server = MetricsServer(0, lambda: False)
     server.start()
     _, silent = await asyncio.open_connection("127.0.0.1", server.port)
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30) as http:
         health = await http.get(f"http://127.0.0.1:{server.port}/healthz")
     silent.close()
     server.stop()
@@ -219,6 +219,6 @@ def test_metrics_are_served_to_other_machines_where_that_is_asked_for() -> None:
     server.start()
     try:
         for host in ("127.0.0.2", *(["[::1]"] if socket.has_dualstack_ipv6() else [])):  # a pod may have IPv6 alone
-            assert httpx.get(f"http://{host}:{server.port}/healthz").status_code == 200
+            assert httpx.get(f"http://{host}:{server.port}/healthz", timeout=30).status_code == 200
     finally:
         server.stop()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 
+from daf_common import migrations as migrations_module
 from daf_common.errors import FailedPrecondition, Unavailable
 from daf_common.migrations import bring_up, upgrade, wait_until_current
 from daf_common.settings import ServiceSettings
@@ -97,13 +100,23 @@ def test_a_service_that_only_checks_refuses_an_older_database_and_says_what_to_d
     store.close()
 
 
-def test_a_service_that_only_checks_waits_until_another_has_migrated(store: Store, old: Path, new: Path) -> None:
+def test_a_service_that_only_checks_waits_until_another_has_migrated(
+    store: Store, old: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, migrated = threading.Event(), threading.Event()
+
+    def rest(seconds: float) -> None:
+        looked.set()
+        assert migrated.wait(30)
+
+    monkeypatch.setattr(migrations_module, "time", SimpleNamespace(monotonic=time.monotonic, sleep=rest))
     upgrade(store, old)
-    waiting = threading.Thread(target=wait_until_current, args=(store, new))
-    waiting.start()
-    upgrade(store, new)
-    waiting.join(30)
-    assert not waiting.is_alive()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(wait_until_current, store, new)
+        assert looked.wait(30)
+        upgrade(store, new)
+        migrated.set()
+        waiting.result(30)
     store.close()
 
 

@@ -71,7 +71,7 @@ async def processes(directory: Path) -> AsyncIterator[LocalProcesses]:
     await processes.close()
 
 
-async def until(condition: Callable[[], bool], timeout: float = 10) -> None:
+async def until(condition: Callable[[], bool], timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -223,7 +223,7 @@ async def test_whoever_wants_to_know_is_told_of_an_exit(directory: Path) -> None
 
     await processes.start("a-1", ["return", "0"], {})
 
-    assert await asyncio.wait_for(told.get(), 10) == "a-1"
+    assert await asyncio.wait_for(told.get(), 30) == "a-1"
     assert processes.observe("a-1") == Status(State.EXITED, 0)
     await processes.close()
 
@@ -237,7 +237,7 @@ async def test_a_new_service_adopts_what_still_runs(directory: Path, processes: 
     assert processes.names() == ["a-1"]
     assert processes.observe("a-1") == Status(State.RUNNING)
     await processes.start("a-1", ["graceful"], {})
-    await processes.stop("a-1", grace_seconds=10)
+    await processes.stop("a-1", grace_seconds=1000)
     assert await ended(processes, "a-1") == Status(State.EXITED, 143)
     assert processes.log("a-1").count(b"started") == 1
 
@@ -262,7 +262,7 @@ asyncio.run(serve())
 
     assert processes.observe("a-1") == Status(State.RUNNING)
     await until(lambda: b"ready" in processes.log("a-1"))
-    await processes.stop("a-1", grace_seconds=10)
+    await processes.stop("a-1", grace_seconds=1000)
     assert await ended(processes, "a-1") == Status(State.EXITED, 143)
 
 
@@ -316,7 +316,7 @@ async def test_a_removed_process_is_forgotten_but_not_while_it_runs(processes: L
     await processes.start("a-1", ["wait"], {})
     with pytest.raises(ProcessError, match="still running"):
         processes.remove("a-1")
-    await processes.stop("a-1", grace_seconds=10)
+    await processes.stop("a-1", grace_seconds=1000)
     await ended(processes, "a-1")
 
     processes.remove("a-1")

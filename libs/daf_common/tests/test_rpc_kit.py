@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +15,7 @@ import grpc
 import httpx
 import pytest
 
-from daf_common import server
+from daf_common import channel, server
 from daf_common.channel import blocking_errors, connect, connect_blocking, raising, streaming
 from daf_common.errors import (
     DeadlineExceeded,
@@ -66,7 +67,7 @@ class Servicer(TrainingServiceServicer):
                 while len(self.peers) < 3:
                     await asyncio.sleep(0.01)
             case "slow":
-                await asyncio.sleep(5)
+                await asyncio.Event().wait()
         return pb.GetTrainingJobResponse(training_job=TrainingJob(name=request.name))
 
     async def WatchTrainingJobs(
@@ -170,6 +171,16 @@ async def test_nobody_listening_is_unavailable(tmp_path: Path) -> None:
             await raising(TrainingServiceStub(channel).GetTrainingJob(pb.GetTrainingJobRequest()))
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that are sent again for longer than a service takes to start."""
+    options = dict(channel._OPTIONS)
+    config = json.loads(options["grpc.service_config"])
+    config["methodConfig"][0]["retryPolicy"] |= {"initialBackoff": "0.5s", "maxBackoff": "10s", "backoffMultiplier": 4}
+    monkeypatch.setattr(channel, "_OPTIONS", tuple({**options, "grpc.service_config": json.dumps(config)}.items()))
+
+
+@pytest.mark.usefixtures("patient")
 async def test_calls_that_a_stopping_server_has_not_taken_up_are_served_by_the_next(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/s.sock"
     context = Context(ServiceSettings(home=tmp_path, listen=address, drain_seconds=1))
@@ -225,7 +236,7 @@ async def test_blocking_calls_raise_the_same_errors(served: Fixture) -> None:
 
 async def test_metrics_and_health_have_a_port_of_their_own(served: Fixture) -> None:
     await served.stub.GetTrainingJob(pb.GetTrainingJobRequest(name="a"))
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.host.metrics.port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.host.metrics.port}", timeout=30) as http:
         metrics = (await http.get("/metrics")).text
         health = await http.get("/healthz")
     method = 'grpc_method="GetTrainingJob",grpc_service="daf.training.v1.TrainingService",grpc_type="unary"'
