@@ -31,7 +31,7 @@ class Daf:
             stderr=subprocess.PIPE,
         )
 
-    def __call__(self, *arguments: str, code: int = 0, seconds: float = 240) -> str:
+    def __call__(self, *arguments: str, code: int = 0, seconds: float = 600) -> str:
         """Runs a command to its end; returns what it printed to standard output, or to standard error if it is to
         end with another code than 0."""
         process = self.start(*arguments)
@@ -47,7 +47,7 @@ class Daf:
         """kill -9 to the stack; its workers live on."""
         os.kill(int((self.home / "run" / "standalone.pid").read_text()), signal.SIGKILL)
 
-    def wait_for(self, what: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_for(self, what: Callable[[], bool], seconds: float = 240) -> None:
         """Waits until something is so."""
         deadline = time.monotonic() + seconds
         while not what():

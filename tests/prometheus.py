@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from tests.ports import free_port
 
 MISSING = "NO PROMETHEUS: nothing is scraped; scripts/install-test-tools.sh installs it"
 
@@ -28,7 +29,7 @@ class Prometheus:
     """A server that answers."""
 
     def __init__(self, address: str) -> None:
-        self._http = httpx.Client(base_url=address, timeout=10)
+        self._http = httpx.Client(base_url=address, timeout=30)
 
     def is_ready(self) -> bool:
         """Whether it serves."""
@@ -53,7 +54,7 @@ class Prometheus:
         """What it scrapes."""
         return list(self._http.get("/api/v1/targets?state=active").json()["data"]["activeTargets"])
 
-    def until(self, expression: str, at_least: float, seconds: float = 60.0) -> float:
+    def until(self, expression: str, at_least: float, seconds: float = 120.0) -> float:
         """Waits until a query has a value that is at least so large."""
         end = time.monotonic() + seconds
         while (seen := self.value(expression)) is None or seen < at_least:
@@ -68,18 +69,17 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(
-    directory: Path, scrape_configs: Sequence[dict[str, Any]], interval: str = "500ms"
+    directory: Path, scrape_configs: Sequence[dict[str, Any]], interval: str = "1s"
 ) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes so often. JSON is YAML, so its configuration is written as that."""
+    """A Prometheus that scrapes so often, and waits as long for an answer. JSON is YAML, so its configuration is
+    written as that."""
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "prometheus.json"
     configuration.write_text(
         json.dumps({"global": {"scrape_interval": interval}, "scrape_configs": list(scrape_configs)})
     )
     subprocess.run(["promtool", "check", "config", configuration], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         "prometheus",
         f"--config.file={configuration}",
@@ -89,7 +89,7 @@ def running_prometheus(
     with (directory / "prometheus.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         prometheus = Prometheus(f"http://127.0.0.1:{port}")
         try:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while not prometheus.is_ready():
                 assert process.poll() is None, (directory / "prometheus.log").read_text()
                 assert time.monotonic() < end, "Prometheus does not become ready"

@@ -19,7 +19,7 @@ from daf_common.channel import connect
 
 NOBODY = -1
 SERVICES = ("statistics", "deployment", "evaluation", "training", "scheduler")
-READY_SECONDS = 90.0
+READY_SECONDS = 240.0
 
 
 class Front:
@@ -159,7 +159,7 @@ class Replicas:
         process = self._processes[service, number]
         process.send_signal(what)
         if what in (signal.SIGKILL, signal.SIGTERM):
-            process.wait(30)
+            process.wait(120)
 
     def log(self, service: str, number: int) -> str:
         """What a replica has printed."""

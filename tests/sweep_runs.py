@@ -11,7 +11,7 @@ from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceS
 from daf_protos.scheduler.v1.sweep_pb2 import SWEEP_STATE_SUCCEEDED, Sweep
 from tests.requests import TERMINAL, all_trials, result_digest, sweep_request
 
-SWEEP_SECONDS = 150.0
+SWEEP_SECONDS = 600.0
 
 
 async def create(stub: SchedulerServiceStub, id: str, trials: int) -> str:

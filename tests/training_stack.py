@@ -58,16 +58,18 @@ class TrainingStack:
 
     def end(self) -> None:
         self._process.terminate()
-        assert self._process.wait(60) == 0
+        assert self._process.wait(120) == 0
 
     async def train(self, job_id: str, fault: str = "", *, once: bool = False, **changes: Any) -> TrainingJob:
-        """Starts a job on two ranks; `fault` is `WHAT@RANK`."""
+        """Starts a job on two ranks; `fault` is `WHAT@RANK`, or `@RANK` where that only waits for a file `until`."""
         name, _, rank = fault.partition("@")
         arguments = {"fault": Value(text=name), "rank": Value(integer=int(rank or NO_RANK))}
         if once:
             arguments["once"] = Value(text=str(self.home / f"{job_id}.once"))
         if "call" in changes:
             arguments["call"] = Value(integer=changes.pop("call"))
+        if "until" in changes:
+            arguments["until"] = Value(text=str(changes.pop("until")))
         code = await self.store(*CODE)
         values: dict[str, Any] = {
             "policy_class": PolicyClass(class_path="faulty_policy.FaultyPolicy", code=code, arguments=arguments),
@@ -123,7 +125,7 @@ class TrainingStack:
         return path
 
 
-def wait_for(what: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not come to be"

@@ -48,7 +48,7 @@ class Stack:
     def stop(self) -> None:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(30)
+            self._process.wait(60)
 
 
 async def persist[T](stack: Stack, call: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:

@@ -26,6 +26,8 @@ from daf_standalone.settings import Home
 from tests.chaos.stack_process import Stack, persist
 from tests.requests import all_trials, finished_sweep, result_digest, sweep_request
 
+pytestmark = pytest.mark.timeout(900)
+
 TRIALS = 12
 SERVICES = ("scheduler", "training", "evaluation", "statistics")
 POINTS = [
@@ -40,7 +42,7 @@ async def run_sweep(stack: Stack, **environment: str) -> tuple[str, Counter[str]
     keeper = asyncio.create_task(stack.keep_alive())
     request = sweep_request("chaos", TRIALS, parallel=3)
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             while True:
                 try:
                     async with connect(f"unix:{stack.home.socket()}") as channel:
@@ -109,7 +111,7 @@ async def test_a_version_whose_creation_was_killed_is_created_once(tmp_path: Pat
     stack.start(DAF_CRASH_AT=f"deployment.commit.{when}:1")
     keeper = asyncio.create_task(stack.keep_alive())
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             bundle = await persist(stack, upload)
             request = CreatePolicyVersionRequest(
                 request_id="create", package_id="miner", version="1.0.0", bundle=bundle

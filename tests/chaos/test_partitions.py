@@ -13,7 +13,9 @@ import pytest
 from daf_protos.training.v1.training_service_pb2 import CancelTrainingJobRequest
 from tests.training_stack import ENDLESS, TrainingStack, wait_for
 
-HEALED_WITHIN_SECONDS = 15.0
+pytestmark = pytest.mark.timeout(900)
+
+HEALED_WITHIN_SECONDS = 30.0
 
 
 class Cable:
@@ -87,7 +89,12 @@ async def test_training_goes_on_behind_a_cut_network_and_is_heard_of_soon_after(
         assert time.monotonic() - healed < HEALED_WITHIN_SECONDS
         after = stack.get("cut")
         assert (after.attempt, after.state) == (1, before.state)
-        assert any(cut < measured < healed_at for measured in stack.updates("cut").values())  # it has not stood still
+
+        def has_gone_on() -> bool:
+            """Whether it has not stood still: the numbers of that time may come with a later report than the first."""
+            return any(cut < measured < healed_at for measured in stack.updates("cut").values())
+
+        await asyncio.to_thread(wait_for, has_gone_on)
         stack.jobs.CancelTrainingJob(CancelTrainingJobRequest(name="trainingJobs/cut"))
         await asyncio.to_thread(stack.ended, "cut")
     finally:

@@ -19,6 +19,8 @@ from tests.chaos.stack_process import Stack, persist
 from tests.postgres_server import PostgresServer, postgres_binaries
 from tests.requests import TERMINAL, all_trials, result_digest, sweep_request
 
+pytestmark = pytest.mark.timeout(900)
+
 SOURCE = "trainingJobs/recorder"
 AWAY_SECONDS = 0.5
 """How long the database is away; the shorter, the more happens between two stops."""
@@ -85,7 +87,7 @@ async def test_a_database_that_is_stopped_loses_nothing_that_was_acknowledged(
     calm = Stack(tmp_path / "calm" / "home")
     calm.home.directory.parent.mkdir()
     calm.start()
-    expected = await asyncio.wait_for(digest_of(calm, trials, asyncio.Event(), asyncio.Queue()), 60)
+    expected = await asyncio.wait_for(digest_of(calm, trials, asyncio.Event(), asyncio.Queue()), 300)
     calm.stop()
 
     stack = Stack(tmp_path / "home", DAF_DATABASE_URL=server.url, DAF_STANDIN_SECONDS="0.1")

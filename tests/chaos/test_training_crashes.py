@@ -21,6 +21,8 @@ from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from tests.chaos.stack_process import Stack, persist
 from tests.requests import MISSION
 
+pytestmark = pytest.mark.timeout(900)
+
 JOB = "trainingJobs/chaos"
 SUCCEEDED = TrainingJobState.TRAINING_JOB_STATE_SUCCEEDED
 
@@ -59,7 +61,7 @@ async def train_twice(stack: Stack, **environment: str) -> tuple[Result, Sequenc
     create = pb.CreateTrainingJobRequest(request_id="create", job_id="chaos", spec=spec)
     resume = pb.ResumeTrainingJobRequest(request_id="resume", name=JOB, agent_steps=800)
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(300):
             await persist(stack, lambda channel: TrainingServiceStub(channel).CreateTrainingJob(create))
             await until_it_has_done(stack, 500)
             await persist(stack, lambda channel: TrainingServiceStub(channel).ResumeTrainingJob(resume))

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +19,9 @@ from pathlib import Path
 import pytest
 
 from tests.chart.rendering import Rendered
+from tests.ports import free_port
 
 DOMAIN = "team.svc.cluster.local"
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Names:
@@ -131,7 +126,7 @@ def _await_listening(port: int, process: subprocess.Popen[bytes]) -> None:
     while True:
         assert process.poll() is None, "nginx refused its configuration"
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=30).close()
             return
         except ConnectionRefusedError:
-            continue
+            time.sleep(0.05)

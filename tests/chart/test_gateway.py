@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ from daf_protos.scheduler.v1.sweep_pb2 import SWEEP_STATE_SUCCEEDED
 from daf_protos.statistics.v1 import comparison_service_pb2, scoring_service_pb2, statistics_service_pb2
 from daf_protos.training.v1 import catalog_service_pb2, training_service_pb2
 from daf_protos.training.v1 import worker_service_pb2 as training_worker_pb2
-from tests.chart.gateway import DOMAIN, Gateway, free_port, running_gateway
+from tests.chart.gateway import DOMAIN, Gateway, running_gateway
 from tests.chart.rendering import SERVICES, SINGLE_NODE, Values, render
+from tests.ports import free_port
 from tests.requests import TERMINAL, sweep_request
 
 pytestmark = pytest.mark.chart
@@ -75,6 +77,7 @@ class Stack:
         self._process = subprocess.Popen([sys.executable, "-m", "tests.standin_stack"], env=self._environment)
         while not is_serving(f"http://127.0.0.1:{self.port}"):
             assert self._process.poll() is None, "the stack ended"
+            time.sleep(0.05)
 
     def kill(self) -> None:
         """Ends it at once."""
@@ -139,7 +142,7 @@ def code_of(gateway: Gateway, method: str) -> grpc.StatusCode:
     credentials = grpc.ssl_channel_credentials(gateway.ca.encode())
     with grpc.secure_channel(f"localhost:{gateway.port}", credentials) as channel:
         with pytest.raises(grpc.RpcError) as raised:
-            channel.unary_unary(method)(b"", timeout=20)
+            channel.unary_unary(method)(b"", timeout=30)
         return raised.value.code()
 
 
@@ -168,7 +171,7 @@ def test_what_nobody_serves_is_not_implemented(gateway: Gateway, method: str) ->
 
 
 def test_it_says_that_it_serves(gateway: Gateway) -> None:
-    assert is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=gateway.ca), timeout_seconds=10)
+    assert is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=gateway.ca), timeout_seconds=30)
     assert httpx.get(f"http://127.0.0.1:{gateway.health_port}/healthz").text == "ok\n"
 
 
@@ -261,12 +264,12 @@ def test_a_service_is_found_under_its_new_address(stack: Stack, tmp_path: Path) 
 
 def test_a_renewed_certificate_is_used_without_a_restart(stack: Stack, tmp_path: Path) -> None:
     with gateway_before(stack, tmp_path / "nginx") as gateway:
-        assert is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=gateway.ca), timeout_seconds=10)
+        assert is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=gateway.ca), timeout_seconds=30)
         before = gateway.ca
         gateway.write_certificate(render())
 
         assert before != gateway.ca
-        assert is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=gateway.ca), timeout_seconds=10)
+        assert is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=gateway.ca), timeout_seconds=30)
         assert not is_serving(Endpoint(f"https://localhost:{gateway.port}", ca=before))
 
 
@@ -276,8 +279,8 @@ def test_the_certificate_is_valid_for_given_hosts(stack: Stack, tmp_path: Path) 
         by_name = Endpoint(f"https://127.0.0.1:{gateway.port}", ca=gateway.ca, server_name="daf.example.com")
         other = Endpoint(f"https://127.0.0.1:{gateway.port}", ca=gateway.ca, server_name="other.example.com")
 
-        assert is_serving(by_name, timeout_seconds=10)
-        assert is_serving(Endpoint(f"https://127.0.0.1:{gateway.port}", ca=gateway.ca), timeout_seconds=10)
+        assert is_serving(by_name, timeout_seconds=30)
+        assert is_serving(Endpoint(f"https://127.0.0.1:{gateway.port}", ca=gateway.ca), timeout_seconds=30)
         assert not is_serving(other)
 
 

@@ -49,9 +49,9 @@ async def test_downloads_are_kept_in_one_place(backend: LocalBackend, tmp_path: 
 
 
 async def test_a_process_that_was_stopped_is_known_with_its_log(backend: LocalBackend) -> None:
-    await backend.start(workload("job-a1", SECONDS="60"))
+    await backend.start(workload("job-a1", SECONDS="600"))
     await running(backend, "job-a1")
-    await backend.stop("job-a1", 5)
+    await backend.stop("job-a1", 60)
     assert await ended(backend, "job-a1") == Observation(State.FAILED, "ended by SIGTERM")
     assert b"train" in await backend.logs("job-a1")
 

@@ -6,7 +6,11 @@ import json
 import zlib
 from pathlib import Path
 
+import pytest
+
 from tests.daf_command import Daf
+
+pytestmark = pytest.mark.timeout(1800)
 
 ARENA = ["-m", "cogsguard_arena.basic", "--cogs", "3", "--steps", "15", "--episodes", "2"]
 

@@ -11,6 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.daf_command import Daf
 from tests.e2e.conftest import ROOT
 
+pytestmark = pytest.mark.timeout(1800)
+
 POLICY = """
 import tiny_sizes
 from grid_policy import GridPolicy

@@ -7,6 +7,8 @@ import pytest
 from daf.comparison import daf_compare_policies
 from tests.daf_command import Daf
 
+pytestmark = pytest.mark.timeout(1800)
+
 MISSION = {"mission": "cogsguard_arena.basic", "cogs": 2, "max_steps": 20}
 
 

@@ -18,6 +18,8 @@ from rich.console import Console
 
 from tests.daf_command import Daf
 
+pytestmark = pytest.mark.timeout(1800)
+
 MISSION, SEED, COGS, STEPS, EPISODES = "cogsguard_arena.basic", 42, 3, 20, 2
 POLICIES = {
     "starter": "cogames.policy.starter_agent.StarterPolicy",
@@ -130,7 +132,7 @@ def test_a_pool_that_cannot_play_leaves_no_baseline_and_says_why(daf: Daf) -> No
 
     assert "forfeited: BrokenPolicy: failed to" in errors
     assert "no hands" in errors
-    output, _ = daf.start("compare", "--vor", "evaluations/broken", "--json").communicate(timeout=60)
+    output, _ = daf.start("compare", "--vor", "evaluations/broken", "--json").communicate(timeout=600)
     report = json.loads(output)["vor"]
     (vor,) = report["missions"]
     assert [(one["candidate_seats"], one["episodes"]) for one in vor["scenarios"]] == [(2, 2), (1, 0)]

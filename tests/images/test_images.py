@@ -177,7 +177,7 @@ def test_everything_in_one_container_plays_an_evaluation() -> None:
     tmpfs = "--tmpfs=/work:uid=10001,gid=10001,exec"
     container = docker("run", "--detach", "--rm", *AS_IN_A_POD[:2], tmpfs, *AS_IN_A_POD[3:], name).stdout.strip()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while "serving on" not in docker("logs", container).stderr + docker("logs", container).stdout:
             assert time.monotonic() < deadline, docker("logs", container)
             time.sleep(0.2)

@@ -36,10 +36,10 @@ def address(home: Home) -> Iterator[str]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert started.wait(60)
+    assert started.wait(120)
     yield embedded_settings(home).listen
     loop.call_soon_threadsafe(stopping.set)
-    thread.join(30)
+    thread.join(120)
     loop.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceS
 from daf_protos.scheduler.v1.sweep_pb2 import SWEEP_STATE_SUCCEEDED
 from daf_standalone.settings import Home
 from daf_standalone.stack import embedded_settings
+from tests.ports import free_port
 from tests.requests import TERMINAL, finished_sweep, sweep_request
 from tests.standin_stack import standin_host
 
@@ -37,8 +37,7 @@ async def test_a_home_may_have_any_name(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 async def test_a_stack_serves_where_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     tokens = tmp_path / "tokens"
     tokens.mkdir()
     (tokens / "service").write_text("a-token-of-services")
@@ -72,7 +71,7 @@ def test_a_stack_whose_database_is_broken_ends_and_says_so(tmp_path: Path) -> No
         env={**os.environ, "DAF_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -16,7 +16,7 @@ SERVICES = ("scheduler", "training", "evaluation", "statistics", "deployment")
 def migrate(service: str, home: Path, database_url: str, *verb: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DAF_HOME": str(home), "DAF_DATABASE_URL": database_url, "DAF_LOG_FORMAT": "text"}
     command = [sys.executable, "-m", f"daf_{service}.main", *(verb or ("migrate",))]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("service", SERVICES)

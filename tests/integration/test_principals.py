@@ -72,7 +72,7 @@ async def test_a_sweep_runs_through_all_services_and_says_who_asked_for_it(
     caplog.set_level(logging.DEBUG)
     async with (
         connect(f"unix:{directory}/scheduler.sock", token=lambda: ALICE) as scheduler,
-        asyncio.timeout(60),
+        asyncio.timeout(150),
     ):
         stub = SchedulerServiceStub(scheduler)
         created = await raising(stub.CreateSweep(sweep_request("alices", 2, parallel=1)))
@@ -95,7 +95,7 @@ async def test_what_a_sweep_creates_after_a_restart_is_its_creators_too(tmp_path
     async with (
         separate_services(home, "") as address,
         connect(address, token=lambda: ALICE) as scheduler,
-        asyncio.timeout(60),
+        asyncio.timeout(150),
     ):
         ended = await finished_sweep(SchedulerServiceStub(scheduler), "sweeps/alices")
 

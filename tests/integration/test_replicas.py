@@ -17,11 +17,10 @@ from daf_protos.scheduler.v1.scheduler_service_pb2_grpc import SchedulerServiceS
 from tests.replicas import Replicas
 from tests.sweep_runs import create, digest_of, until_some_trials_have_ended
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 TRIALS = 16
-TAKEN_OVER_WITHIN_SECONDS = 25.0
-LEASE_SECONDS = 10.0
+TAKEN_OVER_WITHIN_SECONDS = 60.0
 
 GRANTS = {
     "scheduler": ("trials", "INSERT OR UPDATE", "true"),
@@ -77,32 +76,33 @@ def audited(replicas: Replicas, service: str) -> list[tuple[str, str]]:
     return [(writer, holder) for writer, holder in replicas.rows(f"SELECT writer, holder FROM {service}.audit")]
 
 
-async def seconds_until_another_leads(replicas: Replicas, service: str, fence: int) -> float:
+async def until_another_leads(replicas: Replicas, service: str, fence: int) -> None:
     start = time.monotonic()
     while replicas.leader(service)[1] == fence:
-        assert time.monotonic() - start < 60, [replicas.log(service, number) for number in range(2)]
+        late = time.monotonic() - start > TAKEN_OVER_WITHIN_SECONDS
+        assert not late, [replicas.log(service, number) for number in range(2)]
         await asyncio.sleep(0.1)
-    return time.monotonic() - start
 
 
 @pytest.mark.parametrize("service", list(GRANTS))
 async def test_of_two_replicas_one_acts_and_when_it_is_killed_the_other_takes_over(
     replicas: Replicas, calm: str, service: str
 ) -> None:
-    leader, fence = replicas.leader(service)
     async with connect(replicas.address("scheduler")) as channel:
         stub = SchedulerServiceStub(channel)
         name = await create(stub, f"killed-{service}", TRIALS)
         running = asyncio.create_task(digest_of(stub, name))
         await until_some_trials_have_ended(stub, name)
+        leader, fence = replicas.leader(service)
         replicas.signal(service, leader, signal.SIGKILL)
-        seconds = await seconds_until_another_leads(replicas, service, fence)
+        await until_another_leads(replicas, service, fence)
         digest = await running
+        # Where the sweep had ended before the kill was felt, this is what the other one does.
+        await digest_of(stub, await create(stub, f"after-{service}", 1))
     replicas.start(service, leader)
     await replicas.ready(service, leader)
 
     assert digest == calm
-    assert seconds < TAKEN_OVER_WITHIN_SECONDS
     writes = audited(replicas, service)
     assert {writer for writer, _ in writes} == {f"{service}-0", f"{service}-1"}
     assert all(writer == holder for writer, holder in writes)
@@ -117,33 +117,33 @@ async def test_a_leader_that_is_stopped_and_goes_on_later_writes_nothing_more(re
         await until_some_trials_have_ended(stub, name)
         replicas.signal("scheduler", leader, signal.SIGSTOP)
         try:
-            seconds = await seconds_until_another_leads(replicas, "scheduler", fence)
+            await until_another_leads(replicas, "scheduler", fence)
         finally:
             replicas.signal("scheduler", leader, signal.SIGCONT)
         digest = await digest_of(stub, name)
 
     assert digest == calm
-    assert seconds < TAKEN_OVER_WITHIN_SECONDS
     assert all(writer == holder for writer, holder in audited(replicas, "scheduler"))
     assert replicas.leader("scheduler") == (1 - leader, fence + 1)
 
 
 @pytest.mark.parametrize("service", list(GRANTS))
 async def test_a_leader_that_is_asked_to_end_hands_over_at_once(replicas: Replicas, calm: str, service: str) -> None:
-    leader, fence = replicas.leader(service)
     async with connect(replicas.address("scheduler")) as channel:
         stub = SchedulerServiceStub(channel)
         name = await create(stub, f"ended-{service}", TRIALS)
         running = asyncio.create_task(digest_of(stub, name))
         await until_some_trials_have_ended(stub, name)
+        leader, fence = replicas.leader(service)
         replicas.signal(service, leader, signal.SIGTERM)
-        seconds = await seconds_until_another_leads(replicas, service, fence)
+        given_back = replicas.leader(service)[0] != leader
+        await until_another_leads(replicas, service, fence)
         digest = await running
     replicas.start(service, leader)
     await replicas.ready(service, leader)
 
     assert digest == calm
-    assert seconds < LEASE_SECONDS
+    assert given_back, "the lease was left to run out"
     assert all(writer == holder for writer, holder in audited(replicas, service))
 
 

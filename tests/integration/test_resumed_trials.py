@@ -22,7 +22,7 @@ async def test_a_trial_that_has_ended_stays_ended_when_its_job_goes_on(tmp_path:
     host = standin_host(home)
     await host.start()
     try:
-        async with connect(f"unix:{home.socket()}") as channel, asyncio.timeout(60):
+        async with connect(f"unix:{home.socket()}") as channel, asyncio.timeout(150):
             scheduler, training = SchedulerServiceStub(channel), TrainingServiceStub(channel)
             request = sweep_request("s", 3, parallel=1)
             name = (await raising(scheduler.CreateSweep(request))).sweep.name

@@ -78,7 +78,7 @@ async def sweep_digest(directory: Path, database_url: str, clocks: dict[str, tim
     async with (
         separate_services(directory, database_url, clocks) as address,
         connect(address) as channel,
-        asyncio.timeout(60),
+        asyncio.timeout(150),
     ):
         stub = SchedulerServiceStub(channel)
         created = await raising(stub.CreateSweep(sweep_request("apart", 6, parallel=2)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from daf_protos.training.v1 import training_service_pb2 as training_pb
 from daf_protos.training.v1.training_job_pb2 import TrainingAttempt, TrainingJob, TrainingJobState, TrainingSpec
 from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from daf_training.pytorchjob_backend import pytorchjob_backend
+from tests.ports import free_port
 from tests.training_stack import CODE, MISSION
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ async def serving(
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ALLOW_HTTP": "true",
-            "DAF_WORKER_ADDRESS": f"{host}:{(port := _free_port())}",
+            "DAF_WORKER_ADDRESS": f"{host}:{(port := free_port())}",
             "DAF_TRAINING_CPUS": "none",
             "DAF_TRAINING_MEMORY_GIB": "none",
             "DAF_TRAINING_GPUS": "none",
@@ -209,10 +209,3 @@ async def serving(
         finally:
             await server.stop()
             s3.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("", 0))
-        port: int = found.getsockname()[1]
-    return port

@@ -12,9 +12,10 @@ from grid_policy import GridPolicy
 
 
 class FaultyPolicy(GridPolicy):
-    """fault: what goes wrong; rank, call: where and when; once: a file that, once there, keeps it from going wrong."""
+    """fault: what goes wrong, if anything; rank, call: where and when; once: a file that, once there, keeps it from
+    going wrong; until: a file that has to be there before anything goes wrong, or on."""
 
-    def __init__(self, policy_env_info, device="cpu", fault="", rank=0, call=3, once="") -> None:
+    def __init__(self, policy_env_info, device="cpu", fault="", rank=0, call=3, once="", until="") -> None:
         super().__init__(policy_env_info, device=device, hidden_size=8)
         if int(os.environ.get("RANK", "0")) == rank:
             forward, calls = self._network.forward, 0
@@ -24,9 +25,12 @@ class FaultyPolicy(GridPolicy):
                 calls += 1
                 logits, values = forward(observations, state)
                 if calls == call and not (once and Path(once).exists()):
+                    while until and not Path(until).exists():
+                        time.sleep(0.02)
                     if once:
                         Path(once).touch()
-                    return globals()[fault](logits, values)
+                    if fault:
+                        return globals()[fault](logits, values)
                 return logits, values
 
             self._network.forward = faulty

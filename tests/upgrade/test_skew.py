@@ -25,6 +25,8 @@ from daf_protos.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from tests.replicas import SERVICES, Replicas
 from tests.sweep_runs import create, digest_of, until_some_trials_have_ended
 
+pytestmark = pytest.mark.timeout(1800)
+
 ROOT = Path(__file__).resolve().parents[2]
 EARLIER = (ROOT / "tests" / "earlier_version").read_text().strip()
 """The commit of a version that has one migration less, in the statistics service, and that serves newer databases."""
