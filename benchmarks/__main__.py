@@ -23,6 +23,7 @@ BENCHMARKS = {
     "sandbox": "episodes of a policy in a sandbox beside those in process",
     "environment_memory": "memory of a training worker by its number of environments",
     "first_step": "time from `daf sweep run` to the first environment step, cold and warm",
+    "takeover": "how long nobody leads after the leader of two replicas has ended, was killed or stands still",
     "cluster_start": "time from `daf sweep run` to the first environment step in a pod, beside the embedded stack's",
     "training_overhead": "agent steps per second of one worker beside plain cogames.train",
     "training_scaling": "two workers on two cores beside two independent processes",
