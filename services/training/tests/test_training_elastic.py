@@ -102,11 +102,11 @@ async def test_an_attempt_of_which_too_few_run_is_followed_by_a_smaller_one(
     await stack.until_waiting_for("j", f"{NO_ROOM} yet")
     assert len(await stack.attempts("j")) == 1
     clock.advance(1)
-    stack.machines.see("j-a1", NO_ROOM, running=2)
+    stack.machines.see("j-a1", f"{NO_ROOM} yet", running=2)
 
     first = await ended_for_too_few(stack, 1)
     assert (first.workers, first.failure.reason) == (3, "TOO_FEW_WORKERS")
-    assert first.failure.message == f"only 2 of 3 workers could run: {NO_ROOM}"
+    assert first.failure.message == f"only 2 of 3 workers could run: {NO_ROOM} yet"
     zero, one = await stack.started("j", 2), await stack.started("j", 2, rank=1)
     assert stack.machines.started["j-a2"].ranks == Ranks(2, per_machine=1)
     for worker in (zero, one):
