@@ -15,6 +15,13 @@ import pytest
 EXAMPLES = Path(__file__).parents[3] / "examples"
 MISSION = "cogsguard_machina_1.miner_tutorial"
 
+CHECK_ON_A_SMALL_DISK = """
+from daf.checks.disk import daf_check_disk_space
+from daf.cli.main import main
+daf_check_disk_space.__defaults__ = (0.001,)
+main()
+"""
+
 type Daf = Callable[..., Any]
 
 
@@ -72,7 +79,7 @@ def test_a_file_that_is_no_run_is_a_wrong_command(daf: Daf, home: Path, tmp_path
 def test_on_a_terminal_it_is_a_table(home: Path) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
-    command = [sys.executable, "-c", "from daf.cli.main import main; main()", "check"]
+    command = [sys.executable, "-c", CHECK_ON_A_SMALL_DISK, "check"]
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
         os.close(theirs)
         shown = b""
