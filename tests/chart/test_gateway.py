@@ -21,6 +21,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from daf.client import Client, is_serving
 from daf.endpoint import Endpoint
+from daf.resources import Resources
 from daf_common.errors import InvalidArgument, Unauthenticated, Unavailable
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.deployment.v1 import artifact_service_pb2, deployment_service_pb2
@@ -220,7 +221,7 @@ def test_connections_that_are_given_up_cost_no_call_and_no_stream(stack: Stack, 
         before = client.scheduler.CreateSweep(sweep_request("before-the-end", 1, parallel=1)).sweep
         watch = iter(client.scheduler.WatchSweeps(scheduler_service_pb2.WatchSweepsRequest()))
         names = {sweep.name for sweep in next(watch).sweeps}
-        uploads = pool.map(lambda number: upload(client, os.urandom(1 << 20)), range(40))
+        uploads = pool.map(lambda number: Resources(client).requirements(os.urandom(1 << 20)), range(40))
         calls = pool.map(lambda number: client.scheduler.ListSweeps(request), range(800))
 
         assert len(list(uploads)) == 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from daf.parameters import Parameters
 from daf.requirements import Runner
 from daf.user_code import MEDIA_TYPE, UserCode
 from daf_common.bundles import check_bundle
-from daf_common.errors import FailedPrecondition, NotFound, Unimplemented
+from daf_common.errors import FailedPrecondition, NotFound, Unavailable, Unimplemented
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.common.v1.policy_pb2 import PolicyCheckpoint
 from daf_protos.deployment.v1.artifact_service_pb2 import DownloadArtifactRequest, UploadArtifactRequest
@@ -36,6 +37,8 @@ from daf_protos.training.v1.catalog_service_pb2 import (
 from daf_protos.training.v1.training_service_pb2 import GetTrainingJobRequest
 
 _CHUNK_BYTES = 1 << 20
+_PAUSES_SECONDS = (0.1, 0.5, 2.0)
+"""Before an upload that did not get through is sent again."""
 _OWNER = "deployment"  # the service that stores what users upload
 _WEIGHTS_TYPE = "application/octet-stream"
 _BUNDLE_TYPE = "application/zip"
@@ -166,8 +169,20 @@ class Resources:
         digest = hashlib.sha256(content).hexdigest()
         artifact = Artifact(sha256=digest, size_bytes=len(content), media_type=media_type, owner=_OWNER)
         if not self._has(artifact):
-            artifact = self._client.artifacts.UploadArtifact(_parts(artifact, content)).artifact
+            artifact = self._uploaded(artifact, content)
         return artifact
+
+    def _uploaded(self, artifact: Artifact, content: bytes) -> Artifact:
+        # The channel sends a stream again only while it fits into its buffer. To send this one twice does no harm.
+        for seconds in _PAUSES_SECONDS:
+            try:
+                return self._upload(artifact, content)
+            except Unavailable:
+                time.sleep(seconds)
+        return self._upload(artifact, content)
+
+    def _upload(self, artifact: Artifact, content: bytes) -> Artifact:
+        return self._client.artifacts.UploadArtifact(_parts(artifact, content)).artifact
 
     def _has(self, artifact: Artifact) -> bool:
         stream = self._client.artifacts.DownloadArtifact(DownloadArtifactRequest(artifact=artifact))

@@ -28,7 +28,7 @@ from daf.cli.main import main
 from daf.client import Client, is_serving
 from daf_cogames.catalog import catalog
 from daf_cogames.parameter_table import ENVIRONMENT_PARAMETERS, TRAINER_PARAMETERS
-from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound
+from daf_common.errors import DafError, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from daf_common.status import to_status
 from daf_common.values import to_value
 from daf_protos.common.v1.artifact_pb2 import Artifact
@@ -451,9 +451,14 @@ class Artifacts(artifact_service_pb2_grpc.ArtifactServiceServicer):
     def __init__(self) -> None:
         self.stored = {WEIGHTS_ARTIFACT.sha256: WEIGHTS}
         self.uploads = 0
+        self.lost = 0
+        """How many uploads do not get through before others do."""
 
     def UploadArtifact(self, request_iterator, context):
         header, content = next(request_iterator).artifact, b"".join(part.chunk for part in request_iterator)
+        if self.lost:
+            self.lost -= 1
+            fail(context, Unavailable("the end of it is missing"))
         assert hashlib.sha256(content).hexdigest() == header.sha256
         assert len(content) == header.size_bytes
         self.uploads += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from daf_common.artifacts import ArtifactStore, check_artifact
-from daf_common.errors import InvalidArgument, ResourceExhausted
+from daf_common.errors import InvalidArgument, ResourceExhausted, Unavailable
 from daf_protos.common.v1.artifact_pb2 import Artifact
 from daf_protos.deployment.v1.artifact_service_pb2 import UploadArtifactRequest
 
@@ -33,6 +33,7 @@ async def receive(
     Raises:
         InvalidArgument: the parts are not what they should be.
         ResourceExhausted: it is too large, or the disk is full.
+        Unavailable: its end is missing.
     """
     artifact = _header(await anext(parts, UploadArtifactRequest()), artifacts.owner, max_bytes)
     if await artifacts.exists(artifact):
@@ -79,8 +80,9 @@ async def _write(parts: AsyncIterator[UploadArtifactRequest], artifact: Artifact
             if size > artifact.size_bytes:
                 break
             await asyncio.to_thread(append, part.chunk)
-    if size != artifact.size_bytes:
-        came = "more" if size > artifact.size_bytes else str(size)
-        raise InvalidArgument.field("artifact.size_bytes", f"is {artifact.size_bytes}, but {came} bytes came")
+    if size > artifact.size_bytes:
+        raise InvalidArgument.field("artifact.size_bytes", f"is {artifact.size_bytes}, but more bytes came")
+    if size < artifact.size_bytes:  # a proxy that gives up a connection may lose the end of a stream
+        raise Unavailable(f"of {artifact.size_bytes} bytes (artifact.size_bytes) only {size} came: send them again")
     if digest.hexdigest() != artifact.sha256:
         raise InvalidArgument.field("artifact.sha256", "is not the digest of the bytes that came")

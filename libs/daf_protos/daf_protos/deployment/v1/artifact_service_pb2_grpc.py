@@ -52,7 +52,8 @@ class ArtifactServiceServicer:
     """
 
     def UploadArtifact(self, request_iterator, context):
-        """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once.
+        """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once, so
+        one of which the end did not come (UNAVAILABLE) is sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

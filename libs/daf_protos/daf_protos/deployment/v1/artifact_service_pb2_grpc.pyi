@@ -34,7 +34,9 @@ class ArtifactServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ArtifactServiceAsyncStub: ...
     UploadArtifact: _grpc.StreamUnaryMultiCallable[_artifact_service_pb2.UploadArtifactRequest, _artifact_service_pb2.UploadArtifactResponse]
-    """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once."""
+    """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once, so
+    one of which the end did not come (UNAVAILABLE) is sent again.
+    """
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]
     """Reads one artifact, whichever service owns it."""
 
@@ -44,7 +46,9 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UploadArtifact: _aio.StreamUnaryMultiCallable[_artifact_service_pb2.UploadArtifactRequest, _artifact_service_pb2.UploadArtifactResponse]  # type: ignore[assignment]
-    """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once."""
+    """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once, so
+    one of which the end did not come (UNAVAILABLE) is sent again.
+    """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_artifact_service_pb2.DownloadArtifactRequest, _artifact_service_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Reads one artifact, whichever service owns it."""
 
@@ -57,7 +61,9 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_artifact_service_pb2.UploadArtifactRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_artifact_service_pb2.UploadArtifactResponse, _abc.Awaitable[_artifact_service_pb2.UploadArtifactResponse]]:
-        """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once."""
+        """Stores one artifact. The first message says what it is, the others carry it. Storing it twice is storing it once, so
+        one of which the end did not come (UNAVAILABLE) is sent again.
+        """
 
     @_abc_1.abstractmethod
     def DownloadArtifact(
