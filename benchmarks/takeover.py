@@ -75,15 +75,10 @@ async def _sweeps_without_end(stub: SchedulerServiceStub) -> None:
 async def _seconds(replicas: Replicas, service: str, how: signal.Signals) -> float:
     """Ends the leader; seconds until the other leads, for whom it is at hand again afterwards."""
     leader, fence = replicas.leader(service)
-
-    def until_the_other_leads() -> float:
-        start = time.monotonic()
-        replicas.signal(service, leader, how)
-        while replicas.leader(service) != (1 - leader, fence + 1):
-            time.sleep(0.05)
-        return time.monotonic() - start
-
-    seconds = await asyncio.to_thread(until_the_other_leads)
+    start = time.monotonic()
+    await asyncio.to_thread(replicas.signal, service, leader, how)
+    await replicas.until_another_leads(service, fence)
+    seconds = time.monotonic() - start
     if how is signal.SIGSTOP:
         replicas.signal(service, leader, signal.SIGCONT)
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.training_process import Work
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 0.1
@@ -41,9 +41,7 @@ def run_at_once(works: Sequence[Work], on: Sequence[int]) -> list[Measured]:
 
 def run_ranks(work: Work, on: Sequence[int]) -> list[Measured]:
     """Runs one training run with a rank on each core."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     started = []
     for rank, core in enumerate(on):
         variables = {

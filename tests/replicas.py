@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from daf_common.channel import connect
 NOBODY = -1
 SERVICES = ("statistics", "deployment", "evaluation", "training", "scheduler")
 READY_SECONDS = 240.0
+TAKEN_OVER_WITHIN_SECONDS = 60.0
 
 
 class Front:
@@ -169,6 +171,13 @@ class Replicas:
         """The replica that leads by the newest lease of its service, NOBODY once it was given back, and its fence."""
         holder, fence = self.rows(f"SELECT holder, fence FROM {service}.leases WHERE name = '{service}'")[0]
         return int(holder.partition("#")[0].rpartition("-")[2] or NOBODY), fence
+
+    async def until_another_leads(self, service: str, fence: int) -> None:
+        """Waits until somebody leads who was elected after the one with that fence."""
+        end = time.monotonic() + TAKEN_OVER_WITHIN_SECONDS
+        while self.leader(service)[1] == fence:
+            assert time.monotonic() < end, [self.log(service, number) for number in range(self._counts[service])]
+            await asyncio.sleep(0.05)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database has."""

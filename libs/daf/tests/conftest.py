@@ -506,14 +506,9 @@ class Services:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Services are not taken to be away because they answer late."""
-
-    def patiently(endpoint: Any, timeout_seconds: float = 0.0) -> bool:
-        return is_serving(endpoint)
-
     monkeypatch.setattr(is_serving, "__defaults__", (30.0,))
-    for module in (services_check, stack_commands):
-        monkeypatch.setattr(module, "is_serving", patiently)
-    monkeypatch.setattr(diagnosis, "_SECONDS", 30.0)
+    for module in (services_check, stack_commands, diagnosis):
+        monkeypatch.setattr(module, "_SECONDS", 30.0)
 
 
 @pytest.fixture(autouse=True)

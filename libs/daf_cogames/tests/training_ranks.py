@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from daf_cogames.training.checkpoints import random_state
 from daf_cogames.training.cogames_trainer import cogames_train
 from daf_cogames.training.train import TrainingPlan
 from daf_cogames.training.world import World
+from tests.ports import free_port
 
 DEADLINE_SECONDS = 240
 
@@ -72,7 +72,7 @@ def train_ranks(plan: TrainingPlan, *, size=2, changes=None, stops=None, on_acti
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["daf_cogames.training.train", "cogames.cli.mission", "torch._dynamo"])
-    port = _free_port()
+    port = free_port()
     ranks = {}
     for number in set(range(size)) - set(absent):
         its_plan = replace(plan, world=World(number, size, number), directory=plan.directory / str(number))
@@ -198,9 +198,3 @@ def _digest(*tensors):
     for tensor in tensors:
         digest.update(tensor.cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -12,6 +12,8 @@ from daf.embedded import EmbeddedStack, StackState
 from daf.home import home
 from daf_common.errors import Unauthenticated, Unavailable
 
+_SECONDS = 3.0
+
 
 def up(json: JsonFlag = False) -> None:
     """Start the embedded stack, unless it runs already."""
@@ -41,7 +43,7 @@ def status(json: JsonFlag = False) -> None:
         address = stack.address if state is not StackState.STOPPED else ""
     else:
         address = endpoint.address
-        serves = is_serving(endpoint, timeout_seconds=3.0)
+        serves = is_serving(endpoint, timeout_seconds=_SECONDS)
         state = StackState.RUNNING if serves else StackState.UNRESPONSIVE
         problem = why_refused(endpoint) if serves else why_unreachable(endpoint)
     facts = {"context": current_name(), "state": state.value, "address": address, "problem": problem}
